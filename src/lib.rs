@@ -1,0 +1,1 @@
+//! tideover carries OpenClaw agents over a gateway restart.

@@ -1,0 +1,3 @@
+//! The `tideover` binary: parse, dispatch, exit.
+
+fn main() {}
