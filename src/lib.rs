@@ -1,1 +1,6 @@
 //! tideover carries OpenClaw agents over a gateway restart.
+//!
+//! The map of the rooms is `ARCHITECTURE.md`. `core` decides and never acts; the other rooms act and
+//! never decide.
+
+pub mod core;

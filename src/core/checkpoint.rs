@@ -1,0 +1,425 @@
+//! The checkpoint record: what one session was doing, as the file of design §6 holds it.
+//!
+//! Unknown fields of a newer writer are kept in `extra` and written back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::stamp::Stamp;
+
+/// The schema this build writes.
+pub const SCHEMA: &str = "tideover.checkpoint/1";
+/// What the schema field of every major version starts with.
+pub const SCHEMA_PREFIX: &str = "tideover.checkpoint/";
+
+/// One session's checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// `tideover.checkpoint/1`.
+    pub schema: String,
+    /// Grows by one with each change.
+    pub seq: u64,
+    /// The gateway's session store key, any bytes.
+    pub session_key: String,
+    /// The gateway's session id under that key.
+    #[serde(default)]
+    pub session_id: Option<String>,
+    /// The agent that owns the session.
+    #[serde(default)]
+    pub agent_id: Option<String>,
+    /// What the user asked for, bounded.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// Where the session stands.
+    pub state: State,
+    /// The newest tool call that was announced.
+    #[serde(default)]
+    pub last_tool_call: Option<ToolCall>,
+    /// Calls announced before `last_tool_call` of which no result is known yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open_calls: Vec<ToolCall>,
+    /// The turn under way, if any.
+    #[serde(default)]
+    pub turn: Option<Turn>,
+    /// One line for people: what should happen next.
+    pub next_expected_action: String,
+    /// When this record last changed.
+    pub updated_at: Stamp,
+    /// Where the session's user is reached.
+    #[serde(default)]
+    pub route: Option<Route>,
+    /// The gateway that the record speaks of.
+    pub gateway: GatewayRef,
+    /// Where the facts came from.
+    pub evidence: Evidence,
+    /// The last interruption of this session, if any.
+    #[serde(default)]
+    pub interruption: Option<Interruption>,
+    /// Fields of a newer writer, kept as they were.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// No turn is under way.
+    Idle,
+    /// A turn is under way and no tool call is open.
+    Thinking,
+    /// At least one tool call is open.
+    ToolRunning,
+    /// The turn's tool yielded; its command still runs.
+    Background,
+    /// The session was closed by its user.
+    Ended,
+}
+
+/// One tool call as it was announced before it ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// The tool's name.
+    pub name: String,
+    /// The arguments as given, or null where they were omitted.
+    #[serde(default)]
+    pub arguments: Option<Value>,
+    /// SHA-256 of the canonical JSON of the arguments as they came, before any redaction.
+    pub arguments_sha256: String,
+    /// Why `arguments` is incomplete. Such a call cannot be run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments_omitted: Option<Omitted>,
+    /// The model's id of the call.
+    pub tool_call_id: String,
+    /// The gateway's id of the run.
+    pub run_id: String,
+    /// Whether the tool is known to have no side effects.
+    pub effect: Effect,
+    /// What is known of the result. Results themselves are never stored.
+    pub outcome: Outcome,
+    /// When the intent arrived.
+    pub started_at: Stamp,
+    /// When the result arrived.
+    #[serde(default)]
+    pub finished_at: Option<Stamp>,
+    /// 1 for the first run of this call, counted up by each confirmed re-run.
+    pub attempt: u32,
+    /// The command that outlived the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Background>,
+    /// Fields of a newer writer, kept as they were.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Why arguments are not in the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Omitted {
+    /// Keys named by `checkpoint.redact` were left out.
+    Redacted {
+        /// The keys that were left out.
+        keys: Vec<String>,
+    },
+    /// The arguments were too long to keep.
+    TooLarge {
+        /// Their length as JSON, in bytes.
+        bytes: u64,
+    },
+}
+
+/// Whether a tool is known to be free of side effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Known to read only.
+    None,
+    /// Not known to read only, hence taken for an effect.
+    Unknown,
+}
+
+/// What is known of a call's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// No result was recorded. Neither done nor failed.
+    Unknown,
+    /// The tool answered without an error.
+    Ok,
+    /// The tool answered with an error.
+    Error,
+    /// The tool answered while its command still ran.
+    Background,
+}
+
+/// A command that outlived its tool call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Background {
+    /// Its process id on this host.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// Start time of that process in clock ticks since boot, so that a reused pid is told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ticks: Option<u64>,
+    /// The gateway's own name for it.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// When it was seen to end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Stamp>,
+}
+
+/// The turn under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// The gateway's id of the run.
+    pub run_id: String,
+    /// Who started it.
+    pub origin: Origin,
+    /// When it was reported.
+    pub started_at: Stamp,
+}
+
+/// Who started a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A genuine message of a person.
+    User,
+    /// The gateway's own recovery.
+    Recovery,
+    /// A heartbeat or wake.
+    Heartbeat,
+    /// A scheduled job.
+    Cron,
+    /// Anything else that no person asked for just now.
+    System,
+}
+
+/// Where a session's user is reached, in the terms of the gateway's `send`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Route {
+    /// The channel's name.
+    pub channel: String,
+    /// The address on that channel.
+    pub to: String,
+    /// The channel account.
+    #[serde(default)]
+    pub account_id: Option<String>,
+    /// The thread or topic.
+    #[serde(default)]
+    pub thread_id: Option<String>,
+}
+
+/// The gateway a record speaks of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayRef {
+    /// Its version as it says itself.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// tideover's id of the run of the supervisor.
+    pub boot: String,
+}
+
+/// Where the facts of a record came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The companion plugin, before the fact.
+    Plugin,
+    /// The gateway's event stream, after the fact.
+    Event,
+    /// The transcript of a gateway that is down.
+    Transcript,
+}
+
+/// One interruption of one session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interruption {
+    /// Stable id of the incident for this session; the notice's dedupe key is made of it.
+    pub id: String,
+    /// Why it was cut.
+    pub cause: Cause,
+    /// The cause in words with what is known of it: sender, code, signal.
+    #[serde(default)]
+    pub detail: Option<String>,
+    /// When it was cut, as well as that is known.
+    pub at: Stamp,
+    /// Whether effects are held.
+    pub status: HoldStatus,
+    /// What became of the notice.
+    pub notice: NoticeStatus,
+    /// The action that was cut, kept here because the session's later calls move `last_tool_call` on.
+    #[serde(default)]
+    pub call: Option<ToolCall>,
+    /// How many further calls were open beside it.
+    #[serde(default)]
+    pub other_open_calls: u32,
+    /// The task that was cut.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// True once the model has answered a user's turn with the interruption text in front of it.
+    #[serde(default)]
+    pub model_told: bool,
+    /// How often the session was cut again while its user had not spoken.
+    #[serde(default)]
+    pub repeated: u32,
+    /// When the hold was lifted.
+    #[serde(default)]
+    pub released_at: Option<Stamp>,
+    /// What lifted it.
+    #[serde(default)]
+    pub released_by: Option<ReleasedBy>,
+    /// Fields of a newer writer, kept as they were.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Why a session was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// SIGTERM was asked for: a stop or restart of the service.
+    Sigterm,
+    /// SIGINT, SIGHUP or SIGQUIT ended it.
+    OtherSignal,
+    /// The gateway restarted itself.
+    GatewayRestart,
+    /// The gateway restarted inside its process.
+    InProcessRestart,
+    /// The gateway ended with an exit code of its own.
+    GatewayExit,
+    /// A signal that tideover did not send killed the gateway.
+    GatewayKilled,
+    /// tideover itself was killed, and the gateway with it.
+    TideoverKilled,
+    /// The host went down in order while the gateway was stopping.
+    HostReboot,
+    /// The host went down without a stop: power cut, hard reset, kernel panic.
+    PowerCut,
+    /// Found interrupted, cause not known.
+    Unknown,
+}
+
+/// Whether effects are held in an interrupted session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldStatus {
+    /// Effects wait for the user.
+    Held,
+    /// The user, or someone at the shell, lifted the hold.
+    Released,
+    /// Older than `recovery.max_age` when it was found: kept and listed, not acted on.
+    Expired,
+}
+
+/// What became of the notice of an interruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeStatus {
+    /// Not sent yet.
+    Pending,
+    /// The channel accepted it.
+    Sent,
+    /// An attempt was made whose end is not known.
+    Uncertain,
+    /// Given up after the stated tries.
+    Failed,
+    /// The session has no route to a person.
+    NoRoute,
+    /// Switched off by configuration, or too old to act on.
+    Off,
+}
+
+/// What lifted a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleasedBy {
+    /// The next genuine message of the user.
+    Message,
+    /// `tideover sessions release`.
+    Shell,
+    /// `/resume`.
+    Resume,
+    /// `recovery.hold = "off"`.
+    Policy,
+}
+
+impl Checkpoint {
+    /// An empty, idle record of a session.
+    #[must_use]
+    pub fn new(session_key: &str, now: Stamp) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            seq: 0,
+            session_key: session_key.to_owned(),
+            session_id: None,
+            agent_id: None,
+            task: None,
+            state: State::Idle,
+            last_tool_call: None,
+            open_calls: Vec::new(),
+            turn: None,
+            next_expected_action: String::new(),
+            updated_at: now,
+            route: None,
+            gateway: GatewayRef::default(),
+            evidence: Evidence::Plugin,
+            interruption: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// Whether work was under way that an end of the gateway would cut.
+    #[must_use]
+    pub fn in_flight(&self) -> bool {
+        match self.state {
+            State::Thinking | State::ToolRunning => self.turn.is_some(),
+            State::Background => self.background_call().is_some_and(|call| {
+                // A background command that an earlier interruption already reported is not cut twice.
+                self.interruption
+                    .as_ref()
+                    .and_then(|cut| cut.call.as_ref())
+                    .is_none_or(|cut| cut.tool_call_id != call.tool_call_id)
+            }),
+            State::Idle | State::Ended => false,
+        }
+    }
+
+    /// The newest call whose command still runs in the background.
+    #[must_use]
+    pub fn background_call(&self) -> Option<&ToolCall> {
+        self.last_tool_call
+            .iter()
+            .chain(self.open_calls.iter().rev())
+            .find(|call| call.outcome == Outcome::Background && call.ended_at().is_none())
+    }
+
+    /// Whether effects wait for the user.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.interruption.as_ref().is_some_and(|cut| cut.status == HoldStatus::Held)
+    }
+
+    /// Whether the model has still to be told of the interruption.
+    #[must_use]
+    pub fn is_untold(&self) -> bool {
+        self.interruption
+            .as_ref()
+            .is_some_and(|cut| !cut.model_told && cut.status != HoldStatus::Expired)
+    }
+}
+
+impl ToolCall {
+    /// Whether no result is known, not even that its command went to the background.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.outcome == Outcome::Unknown && self.finished_at.is_none()
+    }
+
+    /// When the background command ended by itself, if it was seen.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Stamp> {
+        self.background.as_ref().and_then(|background| background.ended_at)
+    }
+}

@@ -1,0 +1,494 @@
+//! All sessions of one gateway: reports in; what to persist, what to answer and what to hold out.
+//!
+//! The ledger is pure. Whoever calls it writes the records it names and passes the answers on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::checkpoint::{
+    Cause, Checkpoint, Evidence, GatewayRef, HoldStatus, NoticeStatus, Origin, ReleasedBy, Route,
+};
+use super::hold::{HoldPolicy, ReleasePolicy, effect_of, stops};
+use super::limits::{BLOCKED_CALLS_PER_RUN_MAX, SESSIONS_MAX};
+use super::notice::{hold_reason, model_text};
+use super::recovery::{StartAction, start_action};
+use super::reducer::{self, Cut, Intent, Report};
+use super::stamp::Stamp;
+
+/// Runs whose blocked calls are counted at once; beyond it the counts start anew.
+const BLOCKED_RUNS_MAX: usize = 1_024;
+
+/// What to do about the gateway's own recovery (`recovery.native`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Native {
+    /// Claim its recovery turn; the user is asked in its place.
+    #[default]
+    Ask,
+    /// Let its recovery turn run with the interruption text in front and effects held.
+    Ride,
+    /// Leave it alone.
+    Native,
+}
+
+/// The rules a ledger goes by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What is held.
+    pub hold: HoldPolicy,
+    /// What lifts a hold.
+    pub release: ReleasePolicy,
+    /// What to do about native recovery.
+    pub native: Native,
+    /// Older interruptions are kept, not acted on; milliseconds.
+    pub max_age_ms: i64,
+    /// Whether users are told.
+    pub notify: bool,
+    /// Argument keys that are never stored.
+    pub redact: Vec<String>,
+}
+
+/// Which session a report is about.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SessionRef {
+    /// The store key.
+    pub key: String,
+    /// The session id.
+    pub id: Option<String>,
+    /// The agent.
+    pub agent_id: Option<String>,
+}
+
+/// What a report leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The record that changed and must be written.
+    pub persist: Option<String>,
+    /// Whether the sets of held or interrupted sessions changed.
+    pub holds_changed: bool,
+    /// The answer to whoever reported.
+    pub answer: Answer,
+}
+
+/// The answer to a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Taken.
+    Noted,
+    /// A user's message was taken; whether it lifted a hold.
+    Message {
+        /// True if it did.
+        released: bool,
+    },
+    /// A turn starts with this text in front of the model.
+    Turn {
+        /// The text, if any.
+        prepend: Option<String>,
+    },
+    /// A tool may run, once its record is durable.
+    Allow,
+    /// A tool is held.
+    Block {
+        /// What the model reads.
+        reason: String,
+        /// Whether the model insists and the turn must end.
+        end_turn: bool,
+    },
+    /// Whether the gateway's recovery turn is claimed.
+    Recovery {
+        /// True if it is.
+        claim: bool,
+    },
+    /// Not journaled: a limit was reached.
+    Full,
+}
+
+/// All sessions of one gateway.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    policy: Policy,
+    sessions: BTreeMap<String, Checkpoint>,
+    blocked: HashMap<String, u32>,
+    gateway: GatewayRef,
+    stopping: bool,
+    /// The restart that recovery turns of unmarked sessions are laid to.
+    last_cut: Cut,
+}
+
+impl Ledger {
+    /// A ledger over the records found on disk. `run` is tideover's id of this run.
+    #[must_use]
+    pub fn new(policy: Policy, records: Vec<Checkpoint>, run: &str, now: Stamp) -> Self {
+        let sessions =
+            records.into_iter().map(|record| (record.session_key.clone(), record)).collect();
+        let mut ledger = Self {
+            policy,
+            sessions,
+            blocked: HashMap::new(),
+            gateway: GatewayRef { version: None, boot: run.to_owned() },
+            stopping: false,
+            last_cut: Cut {
+                incident: run.to_owned(),
+                cause: Cause::Unknown,
+                detail: None,
+                at: now,
+                hold: false,
+                notify: false,
+            },
+        };
+        ledger.last_cut = ledger.cut(run, Cause::Unknown, None, now);
+        ledger
+    }
+
+    /// A cut under this ledger's policy.
+    fn cut(&self, incident: &str, cause: Cause, detail: Option<String>, at: Stamp) -> Cut {
+        let acts = self.policy.native != Native::Native;
+        Cut {
+            incident: incident.to_owned(),
+            cause,
+            detail,
+            at,
+            hold: acts && self.policy.hold != HoldPolicy::Off,
+            notify: acts && self.policy.notify,
+        }
+    }
+
+    /// Goes through the records after a start: marks what the run before left open, and drops what is too old.
+    /// Returns the keys that changed.
+    pub fn start(
+        &mut self,
+        now: Stamp,
+        incident: &str,
+        cause: Cause,
+        detail: String,
+        at: Stamp,
+    ) -> Vec<String> {
+        self.last_cut = self.cut(incident, cause, Some(detail), at);
+        let cut = self.last_cut.clone();
+        let max_age_ms = self.policy.max_age_ms;
+        let mut changed = Vec::new();
+        for (key, record) in &mut self.sessions {
+            let touched = match start_action(record, now, max_age_ms) {
+                StartAction::Leave | StartAction::Continue => false,
+                StartAction::Interrupt => {
+                    let too_old = now.since_ms(record.updated_at) > max_age_ms;
+                    reducer::interrupt(record, now, &cut);
+                    if too_old {
+                        reducer::expire(record, now);
+                    }
+                    true
+                }
+                StartAction::Expire => reducer::expire(record, now),
+            };
+            if touched {
+                changed.push(key.clone());
+            }
+        }
+        changed
+    }
+
+    /// Marks everything in flight as cut. Returns the keys that changed.
+    pub fn interrupt_all(
+        &mut self,
+        now: Stamp,
+        incident: &str,
+        cause: Cause,
+        detail: String,
+    ) -> Vec<String> {
+        self.last_cut = self.cut(incident, cause, Some(detail), now);
+        let cut = self.last_cut.clone();
+        let mut changed = Vec::new();
+        for (key, record) in &mut self.sessions {
+            if record.in_flight() {
+                reducer::interrupt(record, now, &cut);
+                changed.push(key.clone());
+            }
+        }
+        changed
+    }
+
+    /// The gateway is going down: failed ends and errors are cuts from now on.
+    pub fn set_stopping(&mut self, stopping: bool) {
+        self.stopping = stopping;
+    }
+
+    /// Learns the gateway's version.
+    pub fn set_gateway_version(&mut self, version: Option<&str>) {
+        self.gateway.version = version.map(str::to_owned);
+    }
+
+    /// A genuine message of a person.
+    pub fn user_message(
+        &mut self,
+        now: Stamp,
+        session: &SessionRef,
+        text: Option<String>,
+        route: Option<Route>,
+    ) -> Step {
+        let released = self.release_by_message(now, &session.key);
+        let mut step = self.report(now, session, &Report::UserMessage { text, route });
+        step.holds_changed |= released;
+        if released {
+            step.persist = Some(session.key.clone());
+        }
+        if step.answer == Answer::Noted {
+            step.answer = Answer::Message { released };
+        }
+        step
+    }
+
+    /// A turn begins.
+    pub fn turn_started(
+        &mut self,
+        now: Stamp,
+        session: &SessionRef,
+        run_id: &str,
+        origin: Origin,
+        text: Option<String>,
+        route: Option<Route>,
+    ) -> Step {
+        let released = origin == Origin::User && self.release_by_message(now, &session.key);
+        let started = origin == Origin::Recovery && self.note_recovery(now, session);
+        let report = Report::TurnStarted { run_id: run_id.to_owned(), origin, text, route };
+        let mut step = self.report(now, session, &report);
+        step.holds_changed |= released || started;
+        if step.answer == Answer::Noted {
+            step.answer = Answer::Turn { prepend: self.prepend(&session.key) };
+        }
+        step
+    }
+
+    /// A turn ended.
+    pub fn turn_ended(
+        &mut self,
+        now: Stamp,
+        session: &SessionRef,
+        run_id: &str,
+        success: bool,
+        answered: bool,
+    ) -> Step {
+        self.blocked.remove(run_id);
+        let untold = self.is_untold(&session.key);
+        let stopping = self.stopping;
+        let report = Report::TurnEnded { run_id: run_id.to_owned(), success, answered, stopping };
+        let mut step = self.report(now, session, &report);
+        step.holds_changed |= untold != self.is_untold(&session.key);
+        step
+    }
+
+    /// A tool is about to run: held, or noted and allowed.
+    pub fn tool_intent(&mut self, now: Stamp, session: &SessionRef, intent: Intent) -> Step {
+        let effect = effect_of(&intent.name, intent.arguments.as_ref());
+        let held = self
+            .sessions
+            .get(&session.key)
+            .filter(|record| record.is_held() && stops(self.policy.hold, effect))
+            .and_then(|record| record.interruption.as_ref())
+            .map(hold_reason);
+        if let Some(reason) = held {
+            let end_turn = self.count_block(&intent.run_id) >= BLOCKED_CALLS_PER_RUN_MAX;
+            return Step {
+                persist: None,
+                holds_changed: false,
+                answer: Answer::Block { reason, end_turn },
+            };
+        }
+        let mut step = self.report(now, session, &Report::ToolIntent(intent));
+        if step.answer == Answer::Noted {
+            step.answer = Answer::Allow;
+        }
+        step
+    }
+
+    /// Any other report: a result, the end of a background command, the end of a session.
+    pub fn report(&mut self, now: Stamp, session: &SessionRef, report: &Report) -> Step {
+        let Some(record) = self.record_of(now, session) else {
+            return Step { persist: None, holds_changed: false, answer: Answer::Full };
+        };
+        let redact = std::mem::take(&mut self.policy.redact);
+        let changed = self
+            .sessions
+            .get_mut(&record)
+            .is_some_and(|record| reducer::apply(record, now, report, &redact));
+        self.policy.redact = redact;
+        Step { persist: changed.then_some(record), holds_changed: false, answer: Answer::Noted }
+    }
+
+    /// The gateway's own recovery turn is about to start.
+    pub fn recovery_turn(&mut self, now: Stamp, session: &SessionRef) -> Step {
+        let started = self.note_recovery(now, session);
+        Step {
+            persist: started.then(|| session.key.clone()),
+            holds_changed: started,
+            answer: Answer::Recovery { claim: self.policy.native == Native::Ask },
+        }
+    }
+
+    /// The gateway recovers a session that no open interruption speaks of: the restart cut it all the same.
+    fn note_recovery(&mut self, now: Stamp, session: &SessionRef) -> bool {
+        if self.policy.native == Native::Native || self.record_of(now, session).is_none() {
+            return false;
+        }
+        let cut = self.last_cut.clone();
+        let Some(record) = self.sessions.get_mut(&session.key) else { return false };
+        let open = record.is_held() || record.is_untold();
+        if open {
+            return false;
+        }
+        if record.turn.is_none() && record.last_tool_call.is_none() {
+            record.evidence = Evidence::Event;
+        }
+        reducer::interrupt(record, now, &cut)
+    }
+
+    /// Lifts a hold by hand. `None`: no such session; otherwise whether there was a hold.
+    pub fn release(&mut self, now: Stamp, key: &str, by: ReleasedBy) -> Option<bool> {
+        self.sessions.get_mut(key).map(|record| reducer::release(record, now, by))
+    }
+
+    /// Drops a record. Returns whether there was one.
+    pub fn forget(&mut self, key: &str) -> bool {
+        self.sessions.remove(key).is_some()
+    }
+
+    /// Notes what became of a notice. Returns whether the record changed.
+    pub fn set_notice(
+        &mut self,
+        now: Stamp,
+        key: &str,
+        interruption_id: &str,
+        status: NoticeStatus,
+    ) -> bool {
+        self.sessions
+            .get_mut(key)
+            .filter(|record| {
+                record.interruption.as_ref().is_some_and(|cut| cut.id == interruption_id)
+            })
+            .is_some_and(|record| reducer::set_notice(record, now, status))
+    }
+
+    /// Takes a route that was found elsewhere for a session that had none.
+    pub fn set_route(&mut self, key: &str, route: Route) {
+        if let Some(record) = self.sessions.get_mut(key).filter(|record| record.route.is_none()) {
+            record.route = Some(route);
+        }
+    }
+
+    /// Interrupted sessions whose notice is still to be made, by route. `covered` are the interruptions that an
+    /// outbox entry already speaks of.
+    #[must_use]
+    pub fn pending_notices(
+        &self,
+        covered: &BTreeSet<String>,
+    ) -> BTreeMap<Option<Route>, Vec<&Checkpoint>> {
+        let mut groups: BTreeMap<Option<Route>, Vec<&Checkpoint>> = BTreeMap::new();
+        for record in self.sessions.values() {
+            let pending = record.interruption.as_ref().is_some_and(|cut| {
+                cut.notice == NoticeStatus::Pending
+                    && cut.status != HoldStatus::Expired
+                    && !covered.contains(&cut.id)
+            });
+            if pending {
+                groups.entry(record.route.clone()).or_default().push(record);
+            }
+        }
+        groups
+    }
+
+    /// One record.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Checkpoint> {
+        self.sessions.get(key)
+    }
+
+    /// Every record, by key.
+    pub fn all(&self) -> impl Iterator<Item = &Checkpoint> {
+        self.sessions.values()
+    }
+
+    /// Whether any session has work that an end of the gateway would cut.
+    #[must_use]
+    pub fn any_in_flight(&self) -> bool {
+        self.sessions.values().any(Checkpoint::in_flight)
+    }
+
+    /// Sessions whose effects are held.
+    #[must_use]
+    pub fn held(&self) -> Vec<SessionRef> {
+        self.select(Checkpoint::is_held)
+    }
+
+    /// Sessions whose interruption is still open in any way: held, or the model has not been told.
+    #[must_use]
+    pub fn interrupted(&self) -> Vec<SessionRef> {
+        if self.policy.native == Native::Native {
+            return Vec::new();
+        }
+        self.select(|record| record.is_held() || record.is_untold())
+    }
+
+    fn select(&self, keep: impl Fn(&Checkpoint) -> bool) -> Vec<SessionRef> {
+        self.sessions
+            .values()
+            .filter(|record| keep(record))
+            .map(|record| SessionRef {
+                key: record.session_key.clone(),
+                id: record.session_id.clone(),
+                agent_id: record.agent_id.clone(),
+            })
+            .collect()
+    }
+
+    fn prepend(&self, key: &str) -> Option<String> {
+        if self.policy.native == Native::Native {
+            return None;
+        }
+        self.sessions
+            .get(key)
+            .filter(|record| record.is_untold())
+            .and_then(|record| record.interruption.as_ref())
+            .map(model_text)
+    }
+
+    fn is_untold(&self, key: &str) -> bool {
+        self.sessions.get(key).is_some_and(Checkpoint::is_untold)
+    }
+
+    fn release_by_message(&mut self, now: Stamp, key: &str) -> bool {
+        match self.policy.release {
+            ReleasePolicy::AnyMessage => self
+                .sessions
+                .get_mut(key)
+                .is_some_and(|record| reducer::release(record, now, ReleasedBy::Message)),
+            ReleasePolicy::Explicit => false,
+        }
+    }
+
+    fn count_block(&mut self, run_id: &str) -> u32 {
+        if self.blocked.len() >= BLOCKED_RUNS_MAX && !self.blocked.contains_key(run_id) {
+            self.blocked.clear();
+        }
+        let count = self.blocked.entry(run_id.to_owned()).or_insert(0);
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// The key of a session's record, made if it is new; `None` when there are too many.
+    fn record_of(&mut self, now: Stamp, session: &SessionRef) -> Option<String> {
+        if !self.sessions.contains_key(&session.key) && self.sessions.len() >= SESSIONS_MAX {
+            return None;
+        }
+        let gateway = self.gateway.clone();
+        let record = self
+            .sessions
+            .entry(session.key.clone())
+            .or_insert_with(|| Checkpoint::new(&session.key, now));
+        if session.id.is_some() {
+            record.session_id.clone_from(&session.id);
+        }
+        if session.agent_id.is_some() {
+            record.agent_id.clone_from(&session.agent_id);
+        }
+        record.gateway = gateway;
+        record.evidence = Evidence::Plugin;
+        Some(session.key.clone())
+    }
+}

@@ -1,0 +1,32 @@
+//! Every bound of tideover in one place, each with its reason.
+
+/// Longest line on the control socket, newline included: a tool call's arguments fit, a flood does not.
+pub const CONTROL_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest checkpoint file that is read. Larger ones are set aside unread.
+pub const CHECKPOINT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Largest serialized arguments of one tool call that are stored; longer ones are omitted by hash.
+pub const ARGUMENTS_BYTES_MAX: usize = 512 * 1024;
+/// Longest task text kept, in characters.
+pub const TASK_CHARS_MAX: usize = 4_000;
+/// Longest `<tool_call>` inside the interruption line, in characters (design §9).
+pub const TOOL_CALL_CHARS_MAX: usize = 500;
+/// Longest task excerpt inside a notice to the user, in characters.
+pub const NOTICE_TASK_CHARS_MAX: usize = 200;
+/// Longest session key accepted on the socket, in bytes.
+pub const SESSION_KEY_BYTES_MAX: usize = 4_096;
+/// Longest identifier (run id, tool call id, tool name) accepted on the socket, in bytes.
+pub const IDENTIFIER_BYTES_MAX: usize = 512;
+/// Most calls of one session that may be open side by side before the oldest is forgotten.
+pub const OPEN_CALLS_MAX: usize = 32;
+/// Most sessions named in one notice; the rest are counted.
+pub const NOTICE_SESSIONS_MAX: usize = 8;
+/// Blocked calls after which a turn that insists is brought to an end.
+pub const BLOCKED_CALLS_PER_RUN_MAX: u32 = 3;
+/// Sessions kept in memory. Beyond it new sessions are not journaled, and tideover says so.
+pub const SESSIONS_MAX: usize = 100_000;
+/// Connections served at once on the control socket.
+pub const CONTROL_CONNECTIONS_MAX: usize = 64;
+/// Tries of one notice before it is failed.
+pub const NOTICE_TRIES_MAX: u32 = 8;
+/// Age at which an undelivered notice is failed, in milliseconds (24 h).
+pub const NOTICE_AGE_MS_MAX: i64 = 24 * 60 * 60 * 1_000;

@@ -1,0 +1,16 @@
+//! The pure core: decides, never acts. No I/O, no clock, no async; time comes in with each event.
+//!
+//! `core` imports none of the other rooms. Every other room may import it.
+
+pub mod canonical;
+pub mod checkpoint;
+pub mod hold;
+pub mod ledger;
+pub mod limits;
+pub mod notice;
+pub mod outbox;
+pub mod recovery;
+pub mod reducer;
+pub mod retry;
+pub mod stamp;
+pub mod supervisor;

@@ -1,0 +1,420 @@
+//! The checkpoint reducer: one report in, one changed record out. Total: no report is refused.
+
+use serde_json::Value;
+
+use super::canonical::{arguments_sha256, canonical_json};
+use super::checkpoint::{
+    Background, Cause, Checkpoint, Effect, HoldStatus, Interruption, NoticeStatus, Omitted, Origin,
+    Outcome, ReleasedBy, Route, State, ToolCall, Turn,
+};
+use super::hold::effect_of;
+use super::limits::{ARGUMENTS_BYTES_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
+use super::stamp::Stamp;
+
+/// One fact about one session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// A person wrote.
+    UserMessage {
+        /// The bare text.
+        text: Option<String>,
+        /// Where it came from.
+        route: Option<Route>,
+    },
+    /// A turn began.
+    TurnStarted {
+        /// The gateway's id of the run.
+        run_id: String,
+        /// Who started it.
+        origin: Origin,
+        /// The user's words, if any.
+        text: Option<String>,
+        /// Where the user is reached.
+        route: Option<Route>,
+    },
+    /// A turn ended.
+    TurnEnded {
+        /// The gateway's id of the run.
+        run_id: String,
+        /// Whether the gateway calls it a success.
+        success: bool,
+        /// Whether the model gave an answer.
+        answered: bool,
+        /// Whether the gateway was going down: a failed end is then a cut, not an end.
+        stopping: bool,
+    },
+    /// A tool is about to run.
+    ToolIntent(Intent),
+    /// A tool answered.
+    ToolFinished {
+        /// The gateway's id of the run.
+        run_id: String,
+        /// The model's id of the call.
+        tool_call_id: String,
+        /// How it answered.
+        outcome: Outcome,
+        /// The command that outlived it.
+        background: Option<Background>,
+        /// Whether the gateway was going down: an error is then a cut, not a result.
+        stopping: bool,
+    },
+    /// A background command ended by itself.
+    BackgroundEnded {
+        /// The model's id of the call that started it.
+        tool_call_id: String,
+    },
+    /// The user closed the session.
+    SessionEnded,
+}
+
+/// A tool call as it was announced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// The gateway's id of the run.
+    pub run_id: String,
+    /// The model's id of the call.
+    pub tool_call_id: String,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments, unless they were too long to send.
+    pub arguments: Option<Value>,
+    /// Length and SHA-256 of arguments that were too long to send.
+    pub too_large: Option<(u64, String)>,
+}
+
+/// What is known of one cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Id of the incident, the same for every session it cut.
+    pub incident: String,
+    /// Why.
+    pub cause: Cause,
+    /// Why, in words.
+    pub detail: Option<String>,
+    /// When.
+    pub at: Stamp,
+    /// Whether `recovery.hold` arms holds at all.
+    pub hold: bool,
+    /// Whether notices are on.
+    pub notify: bool,
+}
+
+/// Applies one report. Returns whether the record changed.
+pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[String]) -> bool {
+    let before = record.clone();
+    match report {
+        Report::UserMessage { text, route } => {
+            set_task(record, text.as_deref());
+            set_route(record, route.as_ref());
+        }
+        Report::TurnStarted { run_id, origin, text, route } => {
+            start_turn(record, now, run_id, *origin);
+            match origin {
+                Origin::User => set_task(record, text.as_deref()),
+                Origin::Recovery | Origin::Heartbeat | Origin::Cron | Origin::System => {
+                    if record.task.is_none() {
+                        set_task(record, text.as_deref());
+                    }
+                }
+            }
+            set_route(record, route.as_ref());
+        }
+        Report::TurnEnded { run_id, success, answered, stopping } => {
+            end_turn(record, run_id, *success, *answered, *stopping);
+        }
+        Report::ToolIntent(intent) => announce(record, now, intent, redact),
+        Report::ToolFinished { run_id, tool_call_id, outcome, background, stopping } => {
+            let cut_short = *stopping && *outcome == Outcome::Error;
+            if !cut_short {
+                finish(record, now, run_id, tool_call_id, *outcome, background.as_ref());
+            }
+        }
+        Report::BackgroundEnded { tool_call_id } => end_background(record, now, tool_call_id),
+        Report::SessionEnded => close(record, now),
+    }
+    touch_if_changed(record, &before, now)
+}
+
+/// Marks a session as cut. Returns the incident that needs a notice, if this is a new one.
+pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
+    let before = record.clone();
+    let cut_user_turn = record.turn.as_ref().is_some_and(|turn| turn.origin == Origin::User);
+    record.turn = None;
+    let still_held = record.interruption.as_mut().filter(|old| old.status == HoldStatus::Held);
+    if let Some(old) = still_held.filter(|_| !cut_user_turn) {
+        // Its user was told and has not spoken: the same incident goes on, no second notice.
+        old.repeated = old.repeated.saturating_add(1);
+        touch_if_changed(record, &before, now);
+        return false;
+    }
+    let (call, others) = cut_call(record);
+    record.interruption = Some(Interruption {
+        id: super::canonical::sha256_hex(
+            format!("{}\0{}", cut.incident, record.session_key).as_bytes(),
+        )[..24]
+            .to_owned(),
+        cause: cut.cause,
+        detail: cut.detail.clone(),
+        at: cut.at,
+        status: if cut.hold { HoldStatus::Held } else { HoldStatus::Released },
+        notice: if cut.notify { NoticeStatus::Pending } else { NoticeStatus::Off },
+        call,
+        other_open_calls: others,
+        task: record.task.clone(),
+        model_told: false,
+        repeated: 0,
+        released_at: if cut.hold { None } else { Some(now) },
+        released_by: if cut.hold { None } else { Some(ReleasedBy::Policy) },
+        extra: serde_json::Map::new(),
+    });
+    record.next_expected_action =
+        "the user says whether to go on; until then side effects are held".to_owned();
+    touch_if_changed(record, &before, now);
+    true
+}
+
+/// Lifts a hold. Returns whether there was one.
+pub fn release(record: &mut Checkpoint, now: Stamp, by: ReleasedBy) -> bool {
+    let before = record.clone();
+    if let Some(cut) = record.interruption.as_mut().filter(|cut| cut.status == HoldStatus::Held) {
+        cut.status = HoldStatus::Released;
+        cut.released_at = Some(now);
+        cut.released_by = Some(by);
+        record.next_expected_action = "the model answers the user".to_owned();
+    }
+    touch_if_changed(record, &before, now)
+}
+
+/// Changes what the record says of its notice. Returns whether it changed.
+pub fn set_notice(record: &mut Checkpoint, now: Stamp, status: NoticeStatus) -> bool {
+    let before = record.clone();
+    if let Some(cut) = record.interruption.as_mut() {
+        cut.notice = status;
+    }
+    touch_if_changed(record, &before, now)
+}
+
+/// Marks an interruption as too old to act on. Returns whether it changed.
+pub fn expire(record: &mut Checkpoint, now: Stamp) -> bool {
+    let before = record.clone();
+    if let Some(cut) = record.interruption.as_mut() {
+        cut.status = HoldStatus::Expired;
+        cut.notice = NoticeStatus::Off;
+    }
+    touch_if_changed(record, &before, now)
+}
+
+fn touch_if_changed(record: &mut Checkpoint, before: &Checkpoint, now: Stamp) -> bool {
+    let changed = record != before;
+    if changed {
+        record.seq = record.seq.saturating_add(1);
+        record.updated_at = now;
+    }
+    changed
+}
+
+fn set_task(record: &mut Checkpoint, text: Option<&str>) {
+    if let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) {
+        record.task = Some(text.chars().take(TASK_CHARS_MAX).collect());
+    }
+}
+
+fn set_route(record: &mut Checkpoint, route: Option<&Route>) {
+    if let Some(route) = route {
+        record.route = Some(route.clone());
+    }
+}
+
+fn start_turn(record: &mut Checkpoint, now: Stamp, run_id: &str, origin: Origin) {
+    if record.turn.as_ref().is_some_and(|turn| turn.run_id == run_id) {
+        return;
+    }
+    // Turns of one session run one after the other: what an earlier one left open gets no result.
+    record.open_calls.retain(|call| !call.is_open());
+    record.turn = Some(Turn { run_id: run_id.to_owned(), origin, started_at: now });
+    record.state = State::Thinking;
+    record.next_expected_action = "the model answers".to_owned();
+}
+
+fn end_turn(record: &mut Checkpoint, run_id: &str, success: bool, answered: bool, stopping: bool) {
+    let Some(turn) = record.turn.clone().filter(|turn| turn.run_id == run_id) else { return };
+    if stopping && !success {
+        return;
+    }
+    record.turn = None;
+    record
+        .open_calls
+        .retain(|call| call.outcome == Outcome::Background && call.ended_at().is_none());
+    settle(record);
+    let told = turn.origin == Origin::User && success && answered;
+    if let Some(cut) = record.interruption.as_mut().filter(|_| told) {
+        cut.model_told = true;
+    }
+}
+
+/// The state of a session with no turn: idle, or background while a command of it still runs.
+fn settle(record: &mut Checkpoint) {
+    if record.background_call().is_some() {
+        record.state = State::Background;
+        record.next_expected_action = "its background command ends".to_owned();
+    } else {
+        record.state = State::Idle;
+        record.next_expected_action = "the user's next message".to_owned();
+    }
+}
+
+fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, redact: &[String]) {
+    let is_repeat = |call: &ToolCall| {
+        call.run_id == intent.run_id && call.tool_call_id == intent.tool_call_id && call.is_open()
+    };
+    if record.last_tool_call.as_ref().is_some_and(is_repeat) {
+        return;
+    }
+    if record.turn.as_ref().is_none_or(|turn| turn.run_id != intent.run_id) {
+        // A call whose turn was not reported (a runtime that fires fewer hooks) is still a turn.
+        start_turn(record, now, &intent.run_id, Origin::System);
+    }
+    if let Some(previous) = record.last_tool_call.take() {
+        let runs_on = previous.outcome == Outcome::Background && previous.ended_at().is_none();
+        let open_beside = previous.is_open() && previous.run_id == intent.run_id;
+        if runs_on || open_beside {
+            if record.open_calls.len() >= OPEN_CALLS_MAX {
+                record.open_calls.remove(0);
+            }
+            record.open_calls.push(previous);
+        }
+    }
+    record.next_expected_action =
+        format!("the result of {}, then the model continues", intent.name);
+    record.last_tool_call = Some(new_call(now, intent, redact));
+    record.state = State::ToolRunning;
+}
+
+fn new_call(now: Stamp, intent: &Intent, redact: &[String]) -> ToolCall {
+    let (arguments, sha256, omitted) = stored_arguments(intent, redact);
+    ToolCall {
+        name: intent.name.clone(),
+        effect: effect_of(&intent.name, intent.arguments.as_ref()),
+        arguments,
+        arguments_sha256: sha256,
+        arguments_omitted: omitted,
+        tool_call_id: intent.tool_call_id.clone(),
+        run_id: intent.run_id.clone(),
+        outcome: Outcome::Unknown,
+        started_at: now,
+        finished_at: None,
+        attempt: 1,
+        background: None,
+        extra: serde_json::Map::new(),
+    }
+}
+
+fn stored_arguments(
+    intent: &Intent,
+    redact: &[String],
+) -> (Option<Value>, String, Option<Omitted>) {
+    let Some(arguments) = &intent.arguments else {
+        let (bytes, sha256) = intent.too_large.clone().unwrap_or_default();
+        return (None, sha256, Some(Omitted::TooLarge { bytes }));
+    };
+    let sha256 = arguments_sha256(arguments);
+    let length = canonical_json(arguments).len();
+    if length > ARGUMENTS_BYTES_MAX {
+        let bytes = u64::try_from(length).unwrap_or(u64::MAX);
+        return (None, sha256, Some(Omitted::TooLarge { bytes }));
+    }
+    let mut kept = arguments.clone();
+    let mut keys = Vec::new();
+    redact_keys(&mut kept, redact, &mut keys);
+    let omitted = if keys.is_empty() { None } else { Some(Omitted::Redacted { keys }) };
+    (Some(kept), sha256, omitted)
+}
+
+fn redact_keys(value: &mut Value, redact: &[String], removed: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for key in redact {
+                if map.shift_remove(key).is_some() && !removed.contains(key) {
+                    removed.push(key.clone());
+                }
+            }
+            for item in map.values_mut() {
+                redact_keys(item, redact, removed);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                redact_keys(item, redact, removed);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn finish(
+    record: &mut Checkpoint,
+    now: Stamp,
+    run_id: &str,
+    tool_call_id: &str,
+    outcome: Outcome,
+    background: Option<&Background>,
+) {
+    let matches = |call: &&mut ToolCall| {
+        call.run_id == run_id && call.tool_call_id == tool_call_id && call.is_open()
+    };
+    let found = record.last_tool_call.iter_mut().chain(record.open_calls.iter_mut()).find(matches);
+    let Some(call) = found else { return };
+    call.outcome = outcome;
+    call.finished_at = Some(now);
+    call.background = background.cloned();
+    record.open_calls.retain(|call| {
+        call.is_open() || (call.outcome == Outcome::Background && call.ended_at().is_none())
+    });
+    let still_open = record.last_tool_call.iter().chain(&record.open_calls).any(ToolCall::is_open);
+    if record.turn.is_none() {
+        settle(record);
+    } else if !still_open {
+        record.state = State::Thinking;
+        record.next_expected_action = "the model continues".to_owned();
+    }
+}
+
+fn end_background(record: &mut Checkpoint, now: Stamp, tool_call_id: &str) {
+    for call in record.last_tool_call.iter_mut().chain(record.open_calls.iter_mut()) {
+        if call.tool_call_id == tool_call_id && call.outcome == Outcome::Background {
+            call.background.get_or_insert_default().ended_at.get_or_insert(now);
+        }
+    }
+    record.open_calls.retain(|call| call.is_open() || call.ended_at().is_none());
+    if record.state == State::Background {
+        settle(record);
+    }
+}
+
+fn close(record: &mut Checkpoint, now: Stamp) {
+    record.turn = None;
+    record.open_calls.clear();
+    record.state = State::Ended;
+    record.next_expected_action = "nothing: its user closed the session".to_owned();
+    if let Some(cut) = record.interruption.as_mut().filter(|cut| cut.status == HoldStatus::Held) {
+        cut.status = HoldStatus::Released;
+        cut.released_at = Some(now);
+        cut.released_by = Some(ReleasedBy::Message);
+        cut.model_told = true;
+    }
+}
+
+/// The call to show as the last action, and how many more were open beside it.
+///
+/// An open call with effects says more about what may have happened than a finished one.
+fn cut_call(record: &Checkpoint) -> (Option<ToolCall>, u32) {
+    let all = || record.last_tool_call.iter().chain(record.open_calls.iter().rev());
+    let open = || all().filter(|call| call.is_open() && record.state == State::ToolRunning);
+    let chosen = open()
+        .find(|call| call.effect == Effect::Unknown)
+        .or_else(|| open().next())
+        .or_else(|| record.background_call())
+        .or(record.last_tool_call.as_ref());
+    let open_count = u32::try_from(open().count()).unwrap_or(u32::MAX);
+    (chosen.cloned(), open_count.saturating_sub(1))
+}
