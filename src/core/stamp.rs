@@ -83,7 +83,7 @@ mod tests {
             let stamp = Stamp::from_ms(ms);
             assert_eq!(stamp.to_string().parse::<Stamp>().ok(), Some(stamp));
         }
-        assert_eq!(Stamp::from_ms(1_795_362_624_362).to_string(), "2026-11-22T16:30:24.362Z");
+        assert_eq!(Stamp::from_ms(1_795_362_624_362).to_string(), "2026-11-22T15:50:24.362Z");
     }
 
     #[test]
