@@ -4,3 +4,4 @@
 //! never decide.
 
 pub mod core;
+pub mod store;

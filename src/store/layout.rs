@@ -1,0 +1,50 @@
+//! Where tideover's files are, under the gateway's state directory (design §6).
+
+use std::path::{Path, PathBuf};
+
+/// The directories that tideover writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// `sessions/checkpoints/`: one file a session.
+    Checkpoints,
+    /// `tideover/`: boot record and lease.
+    State,
+    /// `tideover/outbox/`: one file a notice.
+    Outbox,
+}
+
+/// The paths of one state directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    state_dir: PathBuf,
+}
+
+impl Layout {
+    /// The layout under the gateway's state directory.
+    #[must_use]
+    pub fn new(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned() }
+    }
+
+    /// The gateway's state directory itself.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// The directory of a place.
+    #[must_use]
+    pub fn directory(&self, place: Place) -> PathBuf {
+        match place {
+            Place::Checkpoints => self.state_dir.join("sessions").join("checkpoints"),
+            Place::State => self.state_dir.join("tideover"),
+            Place::Outbox => self.state_dir.join("tideover").join("outbox"),
+        }
+    }
+
+    /// Where unreadable checkpoints are set aside.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.directory(Place::Checkpoints).join("quarantine")
+    }
+}

@@ -1,0 +1,73 @@
+//! tideover's own small records: the boot record and the outbox entries.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::core::outbox::{Entry, SCHEMA as OUTBOX_SCHEMA};
+use crate::core::recovery::{BOOT_SCHEMA, BootRecord};
+
+use super::directory::{Directory, ReadProblem};
+
+/// File name of the boot record under `tideover/`.
+pub const BOOT_FILE: &str = "boot.json";
+/// Largest boot record or outbox entry that is read, in bytes.
+const RECORD_BYTES_MAX: u64 = 256 * 1024;
+/// Most outbox entries read at a start.
+const OUTBOX_ENTRIES_MAX: usize = 10_000;
+
+/// A record's bytes as they go to disk.
+#[must_use]
+pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
+    // These types have string keys only, so serialization cannot fail; an empty file would be caught by the reader.
+    let mut bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The boot record of the run before.
+///
+/// # Errors
+/// A text that names what is wrong with the file.
+pub fn read_boot(directory: &Directory) -> Result<Option<BootRecord>, String> {
+    read(directory, BOOT_FILE, |record: &BootRecord| record.schema == BOOT_SCHEMA)
+}
+
+/// Every readable outbox entry, and a line for each that is not.
+#[must_use]
+pub fn read_outbox(directory: &Directory) -> (Vec<Entry>, Vec<String>) {
+    let names = match directory.names() {
+        Ok(names) => names,
+        Err(error) => return (Vec::new(), vec![error.to_string()]),
+    };
+    directory.sweep(&names);
+    let mut entries = Vec::new();
+    let mut problems = Vec::new();
+    for name in names.iter().filter(|name| name.ends_with(".json")).take(OUTBOX_ENTRIES_MAX) {
+        match read(directory, name, |entry: &Entry| entry.schema == OUTBOX_SCHEMA) {
+            Ok(Some(entry)) => entries.push(entry),
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (entries, problems)
+}
+
+fn read<T: DeserializeOwned>(
+    directory: &Directory,
+    name: &str,
+    is_ours: impl Fn(&T) -> bool,
+) -> Result<Option<T>, String> {
+    let path = directory.path().join(name);
+    let bytes = match directory.read(name, RECORD_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(ReadProblem::Missing) => return Ok(None),
+        Err(problem) => return Err(format!("{}: {problem}", path.display())),
+    };
+    let record: T =
+        serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    if is_ours(&record) {
+        Ok(Some(record))
+    } else {
+        Err(format!("{}: written by another version of tideover", path.display()))
+    }
+}
