@@ -3,5 +3,6 @@
 //! The map of the rooms is `ARCHITECTURE.md`. `core` decides and never acts; the other rooms act and
 //! never decide.
 
+pub mod control;
 pub mod core;
 pub mod store;
