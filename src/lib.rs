@@ -3,6 +3,7 @@
 //! The map of the rooms is `ARCHITECTURE.md`. `core` decides and never acts; the other rooms act and
 //! never decide.
 
+pub mod config;
 pub mod control;
 pub mod core;
 pub mod store;
