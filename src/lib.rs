@@ -6,4 +6,5 @@
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod gateway;
 pub mod store;

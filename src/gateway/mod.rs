@@ -1,0 +1,11 @@
+//! All that knows OpenClaw: where its files are, how it is launched, how it is asked about its
+//! health, how it is called over its WebSocket, and how the companion plugin gets into it.
+//!
+//! What a gateway can do is probed (protocol offered, routes answered), never guessed from a
+//! version string. The facts in the doc comments were measured on 2026.5.5 and 2026.9.6.
+
+pub mod health;
+pub mod launch;
+pub mod paths;
+
+
