@@ -7,5 +7,6 @@
 pub mod health;
 pub mod launch;
 pub mod paths;
+pub mod rpc;
 
 
