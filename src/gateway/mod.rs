@@ -7,6 +7,9 @@
 pub mod health;
 pub mod launch;
 pub mod paths;
+pub mod plugin_install;
 pub mod rpc;
 
+mod durable;
 
+pub use durable::FileError;
