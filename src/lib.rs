@@ -3,8 +3,11 @@
 //! The map of the rooms is `ARCHITECTURE.md`. `core` decides and never acts; the other rooms act and
 //! never decide.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod core;
 pub mod gateway;
 pub mod store;
+pub mod supervise;
+pub mod telemetry;

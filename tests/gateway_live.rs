@@ -1,7 +1,6 @@
 //! Asks a real gateway. Ignored unless one is running:
 //! `TIDEOVER_TEST_PORT=… TIDEOVER_TEST_TOKEN=… cargo test --test gateway_live -- --ignored`.
 //! `TIDEOVER_TEST_TO` names a Telegram chat of a mock to send to.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::time::Duration;
 
@@ -48,20 +47,11 @@ fn message(key: &str) -> SendRequest {
 #[tokio::test(flavor = "current_thread")]
 #[ignore = "needs a running gateway"]
 async fn the_handshake_the_probes_and_the_session_calls() {
-    let mut client = Client::connect(&options(&variable("TIDEOVER_TEST_TOKEN")))
-        .await
-        .unwrap();
-    println!(
-        "protocol {} version {:?}",
-        client.hello().protocol,
-        client.hello().server_version
-    );
+    let mut client = Client::connect(&options(&variable("TIDEOVER_TEST_TOKEN"))).await.unwrap();
+    println!("protocol {} version {:?}", client.hello().protocol, client.hello().server_version);
     assert!(client.hello().offers("send") && !client.hello().offers("no.such.method"));
     let health = probe(port(), Duration::from_secs(5)).await;
-    assert!(
-        matches!(health, Health::Ready | Health::Degraded { .. }),
-        "{health:?}"
-    );
+    assert!(matches!(health, Health::Ready | Health::Degraded { .. }), "{health:?}");
 
     let missing = client.describe_session("agent:main:nobody", CALL).await;
     assert!(matches!(missing, Ok(None)), "{missing:?}");
@@ -73,10 +63,7 @@ async fn the_handshake_the_probes_and_the_session_calls() {
 
     let refused = Client::connect(&options("wrong")).await.unwrap_err();
     assert!(matches!(refused, RpcError::Refused { .. }), "{refused}");
-    assert!(
-        refused.to_string().contains("AUTH_TOKEN_MISMATCH"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("AUTH_TOKEN_MISMATCH"), "{refused}");
     client.close(CALL).await;
 }
 
@@ -88,10 +75,7 @@ async fn sends() {
     let mut client = Client::connect(&options(&token)).await.unwrap();
     if variable("TIDEOVER_TEST_TWICE").is_empty() {
         println!("send: {:?}", client.send(&message(&key), CALL).await);
-        println!(
-            "route: {:?}",
-            client.describe_session("agent:main:main", CALL).await
-        );
+        println!("route: {:?}", client.describe_session("agent:main:main", CALL).await);
         return;
     }
     // Two requests with one key, the second while the first is under way.
@@ -102,12 +86,7 @@ async fn sends() {
         other.send(&request, CALL).await
     });
     println!("first: {first:?}\nsecond: {second:?}");
-    let short = client
-        .send(
-            &message(&format!("{key}-short")),
-            Duration::from_millis(100),
-        )
-        .await;
+    let short = client.send(&message(&format!("{key}-short")), Duration::from_millis(100)).await;
     assert!(matches!(short, SendOutcome::Uncertain { .. }), "{short:?}");
 }
 

@@ -28,11 +28,7 @@ pub struct Loaded {
 ///
 /// `env` looks a variable up. `None` when neither a configuration directory nor a home is known.
 pub fn default_path(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let set = |name: &str| {
-        env(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(path) = set("TIDEOVER_CONFIG") {
         return Some(path);
     }
@@ -47,21 +43,11 @@ pub fn default_path(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 /// and the problem. Never fails and never blocks on a pipe or device.
 pub fn load(path: &Path) -> Loaded {
     match read(path).and_then(|text| text.map(|text| parse(path, &text)).transpose()) {
-        Ok(Some(settings)) => Loaded {
-            settings,
-            source: Some(path.to_owned()),
-            problem: None,
-        },
-        Ok(None) => Loaded {
-            settings: Settings::default(),
-            source: None,
-            problem: None,
-        },
-        Err(problem) => Loaded {
-            settings: Settings::default(),
-            source: None,
-            problem: Some(problem),
-        },
+        Ok(Some(settings)) => Loaded { settings, source: Some(path.to_owned()), problem: None },
+        Ok(None) => Loaded { settings: Settings::default(), source: None, problem: None },
+        Err(problem) => {
+            Loaded { settings: Settings::default(), source: None, problem: Some(problem) }
+        }
     }
 }
 
@@ -78,27 +64,19 @@ fn read(path: &Path) -> Result<Option<String>, ConfigError> {
         Err(error) => return Err(unreadable(error)),
     };
     if !metadata.is_file() {
-        return Err(ConfigError::NotAFile {
-            path: path.to_owned(),
-        });
+        return Err(ConfigError::NotAFile { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(unreadable)?;
     if bytes.len() as u64 > CONFIG_BYTES_MAX {
-        return Err(ConfigError::TooLarge {
-            path: path.to_owned(),
-            bytes_max: CONFIG_BYTES_MAX,
-        });
+        return Err(ConfigError::TooLarge { path: path.to_owned(), bytes_max: CONFIG_BYTES_MAX });
     }
     String::from_utf8(bytes).map(Some).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = line_of(error.as_bytes(), good);
-        ConfigError::NotUtf8 {
-            path: path.to_owned(),
-            line,
-        }
+        ConfigError::NotUtf8 { path: path.to_owned(), line }
     })
 }
 
@@ -106,10 +84,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let fragment: Fragment = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
-        let key = text
-            .get(span.clone())
-            .map(str::trim)
-            .and_then(|text| text.lines().next());
+        let key = text.get(span.clone()).map(str::trim).and_then(|text| text.lines().next());
         ConfigError::Syntax {
             path: path.to_owned(),
             line: line_of(text.as_bytes(), span.start),
@@ -127,11 +102,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
 
 /// The line of a byte offset, counted from 1.
 fn line_of(bytes: &[u8], offset: usize) -> usize {
-    1 + bytes
-        .iter()
-        .take(offset)
-        .filter(|byte| **byte == b'\n')
-        .count()
+    1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
 /// An excerpt short enough for one message.
@@ -146,7 +117,6 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::super::settings::*;
     use super::*;
@@ -210,46 +180,18 @@ retry = false
     fn a_refused_file_names_line_and_key() {
         let many = format!("[checkpoint]\nredact = [{}]\n", "\"k\",".repeat(257));
         let table: &[(&str, &str, &str)] = &[
-            (
-                "unknown key",
-                "[recovery]\nnative = \"ask\"\nhodl = \"all\"\n",
-                ":3: .*hodl",
-            ),
+            ("unknown key", "[recovery]\nnative = \"ask\"\nhodl = \"all\"\n", ":3: .*hodl"),
             ("unknown table", "\n[recvery]\n", ":2: .*recvery"),
             ("wrong type", "[notice]\nenabled = 1\n", ":2: .*boolean"),
             ("wrong word", "[recovery]\nnative = \"asks\"\n", ":2: .*ask"),
             ("not toml", "[recovery\n", ":1: "),
-            (
-                "negative",
-                "[checkpoint]\nflush_deadline_ms = -1\n",
-                ":2: .*flush_deadline_ms",
-            ),
-            (
-                "too long",
-                "[checkpoint]\nflush_deadline_ms = 10001\n",
-                ":2: .*10000",
-            ),
-            (
-                "no unit",
-                "[recovery]\n\nmax_age = \"24\"\n",
-                ":3: .*max_age",
-            ),
+            ("negative", "[checkpoint]\nflush_deadline_ms = -1\n", ":2: .*flush_deadline_ms"),
+            ("too long", "[checkpoint]\nflush_deadline_ms = 10001\n", ":2: .*10000"),
+            ("no unit", "[recovery]\n\nmax_age = \"24\"\n", ":3: .*max_age"),
             ("too old", "[recovery]\nmax_age = \"400d\"\n", ":2: .*366d"),
-            (
-                "zero age",
-                "[recovery]\nmax_age = \"0h\"\n",
-                ":2: .*max_age",
-            ),
-            (
-                "no words",
-                "[gateway]\ncommand = []\n",
-                ":2: .*gateway.command",
-            ),
-            (
-                "relative",
-                "[gateway]\ncommand = [\"node\"]\n",
-                ":2: .*absolute",
-            ),
+            ("zero age", "[recovery]\nmax_age = \"0h\"\n", ":2: .*max_age"),
+            ("no words", "[gateway]\ncommand = []\n", ":2: .*gateway.command"),
+            ("relative", "[gateway]\ncommand = [\"node\"]\n", ":2: .*absolute"),
             ("many keys", &many, ":2: .*redact"),
         ];
         for (name, text, want) in table {
@@ -270,13 +212,8 @@ retry = false
         let problem = load(dir.path()).problem.unwrap();
         assert!(matches!(problem, ConfigError::NotAFile { .. }), "{problem}");
 
-        let problem = load_text(b"[notice]\nenabled = true # \xff\n")
-            .problem
-            .unwrap();
-        assert!(
-            matches!(problem, ConfigError::NotUtf8 { line: 2, .. }),
-            "{problem}"
-        );
+        let problem = load_text(b"[notice]\nenabled = true # \xff\n").problem.unwrap();
+        assert!(matches!(problem, ConfigError::NotUtf8 { line: 2, .. }), "{problem}");
 
         let problem = load_text(vec![b'#'; 1024 * 1024 + 1]).problem.unwrap();
         assert!(matches!(problem, ConfigError::TooLarge { .. }), "{problem}");
@@ -284,10 +221,7 @@ retry = false
         let below_a_file = dir.path().join("file");
         std::fs::write(&below_a_file, "").unwrap();
         let problem = load(&below_a_file.join("config.toml")).problem.unwrap();
-        assert!(
-            matches!(problem, ConfigError::Unreadable { .. }),
-            "{problem}"
-        );
+        assert!(matches!(problem, ConfigError::Unreadable { .. }), "{problem}");
     }
 
     #[test]
@@ -301,32 +235,20 @@ retry = false
         type Row<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
         let table: &[Row<'_>] = &[
             (
-                &[
-                    ("TIDEOVER_CONFIG", "/c.toml"),
-                    ("XDG_CONFIG_HOME", "/x"),
-                    ("HOME", "/h"),
-                ],
+                &[("TIDEOVER_CONFIG", "/c.toml"), ("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")],
                 Some("/c.toml"),
             ),
-            (
-                &[("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")],
-                Some("/x/tideover/config.toml"),
-            ),
+            (&[("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")], Some("/x/tideover/config.toml")),
             (
                 &[("XDG_CONFIG_HOME", "rel"), ("HOME", "/h")],
                 Some("/h/.config/tideover/config.toml"),
             ),
-            (
-                &[("TIDEOVER_CONFIG", ""), ("HOME", "/h")],
-                Some("/h/.config/tideover/config.toml"),
-            ),
+            (&[("TIDEOVER_CONFIG", ""), ("HOME", "/h")], Some("/h/.config/tideover/config.toml")),
             (&[], None),
         ];
         for (vars, want) in table {
             let env = |name: &str| {
-                vars.iter()
-                    .find(|(key, _)| *key == name)
-                    .map(|(_, value)| (*value).into())
+                vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
             };
             assert_eq!(default_path(env), want.map(PathBuf::from), "{vars:?}");
         }

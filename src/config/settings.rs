@@ -63,11 +63,7 @@ pub struct CheckpointSettings {
 
 impl Default for CheckpointSettings {
     fn default() -> Self {
-        Self {
-            flush_deadline_ms: 500,
-            ack: AckPolicy::Prefer,
-            redact: Vec::new(),
-        }
+        Self { flush_deadline_ms: 500, ack: AckPolicy::Prefer, redact: Vec::new() }
     }
 }
 
@@ -196,11 +192,7 @@ pub(super) struct Invalid {
 
 impl Invalid {
     fn new<T>(value: &Spanned<T>, key: &'static str, reason: String) -> Self {
-        Self {
-            offset: value.span().start,
-            key,
-            reason,
-        }
+        Self { offset: value.span().start, key, reason }
     }
 }
 
@@ -257,13 +249,10 @@ fn command_words(value: Spanned<Vec<String>>) -> Result<Vec<String>, Invalid> {
 
 fn flush_deadline_ms(value: &Spanned<i64>) -> Result<u64, Invalid> {
     let number = *value.get_ref();
-    u64::try_from(number)
-        .ok()
-        .filter(|ms| *ms <= FLUSH_DEADLINE_MS_MAX)
-        .ok_or_else(|| {
-            let reason = format!("must be within 0..={FLUSH_DEADLINE_MS_MAX}, not {number}");
-            Invalid::new(value, "checkpoint.flush_deadline_ms", reason)
-        })
+    u64::try_from(number).ok().filter(|ms| *ms <= FLUSH_DEADLINE_MS_MAX).ok_or_else(|| {
+        let reason = format!("must be within 0..={FLUSH_DEADLINE_MS_MAX}, not {number}");
+        Invalid::new(value, "checkpoint.flush_deadline_ms", reason)
+    })
 }
 
 fn redact_keys(value: Spanned<Vec<String>>) -> Result<Vec<String>, Invalid> {
@@ -279,15 +268,13 @@ fn redact_keys(value: Spanned<Vec<String>>) -> Result<Vec<String>, Invalid> {
 
 fn max_age_ms(value: &Spanned<String>) -> Result<u64, Invalid> {
     let text = value.get_ref();
-    duration_ms(text)
-        .filter(|ms| (1..=MAX_AGE_MS_MAX).contains(ms))
-        .ok_or_else(|| {
-            let reason = format!(
-                "must be a whole number with a unit (ms, s, m, h, d) of at most 366d, such as \
+    duration_ms(text).filter(|ms| (1..=MAX_AGE_MS_MAX).contains(ms)).ok_or_else(|| {
+        let reason = format!(
+            "must be a whole number with a unit (ms, s, m, h, d) of at most 366d, such as \
              \"24h\", not {text:?}"
-            );
-            Invalid::new(value, "recovery.max_age", reason)
-        })
+        );
+        Invalid::new(value, "recovery.max_age", reason)
+    })
 }
 
 /// Reads `24h`, `90m`, `1h30m`, `1500ms`. `None` for anything else and on overflow.
@@ -300,9 +287,7 @@ fn duration_ms(text: &str) -> Option<u64> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(tail.len());
+        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let unit_ms = match unit {
             "ms" => 1,

@@ -23,11 +23,7 @@ pub struct FileError {
 
 impl FileError {
     pub(super) fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
+        Self { operation, path: path.to_owned(), source }
     }
 }
 
@@ -41,9 +37,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileEr
     let old = fs::symlink_metadata(path).ok();
     let owner = match &old {
         Some(old) => (old.uid(), old.gid()),
-        None => fs::metadata(dir)
-            .map(|dir| (dir.uid(), dir.gid()))
-            .map_err(fail)?,
+        None => fs::metadata(dir).map(|dir| (dir.uid(), dir.gid())).map_err(fail)?,
     };
     let mode = old.map_or(mode, |old| old.permissions().mode() & 0o7777);
     let mut temporary_name = std::ffi::OsString::from(".");
@@ -77,10 +71,7 @@ pub(super) fn create_private_dir(path: &Path) -> Result<(), FileError> {
     let fail = |source| FileError::new("create", path, source);
     if let Some(parent) = path.parent() {
         create_private_dir(parent)?;
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(path)
-            .map_err(fail)?;
+        fs::DirBuilder::new().mode(0o700).create(path).map_err(fail)?;
         let above = fs::metadata(parent).map_err(fail)?;
         give_to(path, (above.uid(), above.gid())).map_err(fail)?;
         return sync_dir(parent).map_err(fail);
@@ -94,11 +85,7 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32, owner: (u32, u32)) -> io::R
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     give_to(path, owner)?;
     // After the change of owner, which may clear bits; and past the umask.
@@ -120,7 +107,6 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 
@@ -129,25 +115,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         replace(&path, b"one", 0o640).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o640
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         replace(&path, b"two", 0o600).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o640
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         remove(&path).unwrap();
         remove(&path).unwrap();
-        let error = replace(&dir.path().join("none/x"), b"", 0o600)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("cannot replace") && error.contains("none/x"),
-            "{error}"
-        );
+        let error = replace(&dir.path().join("none/x"), b"", 0o600).unwrap_err().to_string();
+        assert!(error.contains("cannot replace") && error.contains("none/x"), "{error}");
     }
 }

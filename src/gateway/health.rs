@@ -53,11 +53,7 @@ enum Answer {
 /// Probes the gateway on `port` of the loopback interface within `limit`. Never fails: what
 /// cannot be asked is [`Health::Down`].
 pub async fn probe(port: u16, limit: Duration) -> Health {
-    timeout(limit, ask(port))
-        .await
-        .ok()
-        .flatten()
-        .unwrap_or(Health::Down)
+    timeout(limit, ask(port)).await.ok().flatten().unwrap_or(Health::Down)
 }
 
 /// `None` when a connection or an exchange failed.
@@ -69,11 +65,7 @@ async fn ask(port: u16) -> Option<Health> {
         return Some(not_started(body));
     }
     if let Answer::Json(status, body) = get(port, "/readyz").await? {
-        return Some(readiness(
-            status,
-            &body,
-            matches!(startup, Answer::Json(..)),
-        ));
+        return Some(readiness(status, &body, matches!(startup, Answer::Json(..))));
     }
     if matches!(startup, Answer::Json(..)) {
         return Some(Health::Ready);
@@ -116,9 +108,8 @@ fn readiness(status: StatusCode, body: &Value, started: bool) -> Health {
 async fn get(port: u16, path: &str) -> Option<Answer> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let stream = TcpStream::connect(address).await.ok()?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .ok()?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     let request = Request::get(path)
         .header(header::HOST, address.to_string())
         .header(header::ACCEPT, "application/json")
@@ -128,10 +119,7 @@ async fn get(port: u16, path: &str) -> Option<Answer> {
     let exchange = async {
         let response = sender.send_request(request).await.ok()?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .ok()?;
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.ok()?;
         Some((status, body.to_bytes()))
     };
     // The connection is driven here and dropped with the exchange: no task outlives a probe.
@@ -150,7 +138,6 @@ async fn get(port: u16, path: &str) -> Option<Answer> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use std::collections::HashMap;
 
@@ -174,10 +161,7 @@ mod tests {
                 let len = stream.read(&mut head).await.unwrap();
                 let text = String::from_utf8_lossy(&head[..len]).into_owned();
                 let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-                let (status, body) = table
-                    .get(&path)
-                    .cloned()
-                    .unwrap_or((404, "Not Found".into()));
+                let (status, body) = table.get(&path).cloned().unwrap_or((404, "Not Found".into()));
                 let answer = format!(
                     "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                     body.len()
@@ -200,39 +184,23 @@ mod tests {
         let broken = ("/readyz", 503, r#"{"ready":false,"failing":["telegram"]}"#);
         let live = ("/healthz", 200, r#"{"ok":true}"#);
         let huge = "x".repeat(ANSWER_BYTES_MAX + 1);
-        let degraded = Health::Degraded {
-            failing: vec!["telegram".into()],
-        };
+        let degraded = Health::Degraded { failing: vec!["telegram".into()] };
         type Row<'a> = (&'a [(&'a str, u16, &'a str)], Health);
         let table: &[Row<'_>] = &[
             (&[started, ready], Health::Ready),
             (&[started, broken], degraded.clone()),
             (&[started], Health::Ready),
-            (
-                &[("/startupz", 503, r#"{"status":"starting"}"#), ready],
-                Health::Starting,
-            ),
-            (
-                &[("/startupz", 503, r#"{"status":"draining"}"#), ready],
-                Health::Draining,
-            ),
+            (&[("/startupz", 503, r#"{"status":"starting"}"#), ready], Health::Starting),
+            (&[("/startupz", 503, r#"{"status":"draining"}"#), ready], Health::Draining),
             (&[ready], Health::Ready),
             (&[page, ready], Health::Ready),
             (&[broken], degraded),
             (
-                &[(
-                    "/readyz",
-                    503,
-                    r#"{"ready":false,"failing":["startup-sidecars"]}"#,
-                )],
+                &[("/readyz", 503, r#"{"ready":false,"failing":["startup-sidecars"]}"#)],
                 Health::Starting,
             ),
             (
-                &[(
-                    "/readyz",
-                    503,
-                    r#"{"ready":false,"failing":["gateway-draining"]}"#,
-                )],
+                &[("/readyz", 503, r#"{"ready":false,"failing":["gateway-draining"]}"#)],
                 Health::Draining,
             ),
             (&[live], Health::Ready),
@@ -240,12 +208,7 @@ mod tests {
             (&[("/startupz", 200, &huge), live], Health::Down),
         ];
         for (routes, want) in table {
-            assert_eq!(
-                probe_of(routes).await,
-                *want,
-                "{:?}",
-                routes.first().map(|route| route.0)
-            );
+            assert_eq!(probe_of(routes).await, *want, "{:?}", routes.first().map(|route| route.0));
         }
     }
 

@@ -33,13 +33,7 @@ const SUPERVISOR_VARIABLES: [&str; 5] = [
 const NO_RESPAWN_VARIABLE: &str = "OPENCLAW_NO_RESPAWN";
 
 /// Names of OpenClaw's entry file that a command line may hold.
-const ENTRY_NAMES: [&str; 5] = [
-    "index.js",
-    "index.mjs",
-    "openclaw.mjs",
-    "entry.js",
-    "entry.mjs",
-];
+const ENTRY_NAMES: [&str; 5] = ["index.js", "index.mjs", "openclaw.mjs", "entry.js", "entry.mjs"];
 
 /// A program and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,14 +111,10 @@ pub fn command(
             (Some(Path::new(entry)), argv.get(1..).unwrap_or_default())
         }
         [first, ..] => {
-            return Err(LaunchError::NotAGateway {
-                word: first.to_string_lossy().into_owned(),
-            });
+            return Err(LaunchError::NotAGateway { word: first.to_string_lossy().into_owned() });
         }
         [] => {
-            return Err(LaunchError::NotAGateway {
-                word: String::new(),
-            });
+            return Err(LaunchError::NotAGateway { word: String::new() });
         }
     };
     let configured = configured.and_then(<[String]>::split_first);
@@ -149,9 +139,7 @@ fn with_entry(
     env: &EnvSnapshot,
 ) -> Result<(PathBuf, Vec<OsString>), LaunchError> {
     if !entry.is_file() {
-        return Err(LaunchError::NoEntry {
-            path: entry.to_owned(),
-        });
+        return Err(LaunchError::NoEntry { path: entry.to_owned() });
     }
     // Node's own options (a heap size, say) stand between the program and its entry file.
     let node = configured.and_then(|(program, leading)| {
@@ -171,17 +159,10 @@ fn with_entry(
 /// What to change in the environment `env` for a gateway whose plugin reports to `socket`;
 /// `None` when there is no control socket, so that a stale inherited name is removed.
 pub fn env_plan(env: &EnvSnapshot, socket: Option<&Path>) -> EnvPlan {
-    let is_set = |name: &&str| {
-        env.get(OsStr::new(name))
-            .is_some_and(|value| !value.is_empty())
-    };
+    let is_set = |name: &&str| env.get(OsStr::new(name)).is_some_and(|value| !value.is_empty());
     let present = |name: &&str| env.contains_key(OsStr::new(name));
     let mut plan = EnvPlan {
-        remove: NOTIFY_VARIABLES
-            .iter()
-            .filter(|name| present(name))
-            .map(OsString::from)
-            .collect(),
+        remove: NOTIFY_VARIABLES.iter().filter(|name| present(name)).map(OsString::from).collect(),
         set: Vec::new(),
     };
     match socket {
@@ -198,9 +179,7 @@ pub fn env_plan(env: &EnvSnapshot, socket: Option<&Path>) -> EnvPlan {
 /// Whether a word is a path to one of OpenClaw's entry files, judged by its name.
 fn is_entry(word: &OsStr) -> bool {
     let path = Path::new(word);
-    let named = path
-        .file_name()
-        .is_some_and(|name| ENTRY_NAMES.iter().any(|entry| name == *entry));
+    let named = path.file_name().is_some_and(|name| ENTRY_NAMES.iter().any(|entry| name == *entry));
     named && word.as_encoded_bytes().contains(&b'/')
 }
 
@@ -211,10 +190,7 @@ fn on_path(name: &'static str, env: &EnvSnapshot) -> Result<PathBuf, LaunchError
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))
         .find(|candidate| is_executable(candidate))
-        .ok_or_else(|| LaunchError::NotOnPath {
-            name,
-            path: path.to_string_lossy().into_owned(),
-        })
+        .ok_or_else(|| LaunchError::NotOnPath { name, path: path.to_string_lossy().into_owned() })
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -223,7 +199,6 @@ fn is_executable(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 
@@ -251,44 +226,25 @@ mod tests {
         let (_dir, env, root) = lab();
         let at = |name: &str| format!("{root}/{name}");
         let entry = at("dist/index.js");
-        let configured = vec![
-            at("node-22"),
-            "--max-old-space-size=9".to_owned(),
-            entry.clone(),
-        ];
+        let configured = vec![at("node-22"), "--max-old-space-size=9".to_owned(), entry.clone()];
         let wrapper = vec![at("openclaw")];
         type Row<'a> = (&'a [&'a str], Option<&'a [String]>, &'a str, &'a [&'a str]);
         let table: &[Row<'_>] = &[
-            (
-                &["gateway", "--port", "1"],
-                None,
-                "openclaw",
-                &["gateway", "--port", "1"],
-            ),
+            (&["gateway", "--port", "1"], None, "openclaw", &["gateway", "--port", "1"]),
             (
                 &["gateway"],
                 Some(&configured),
                 "node-22",
                 &["--max-old-space-size=9", &entry, "gateway"],
             ),
-            (
-                &[&entry, "gateway", "run"],
-                None,
-                "node",
-                &[&entry, "gateway", "run"],
-            ),
+            (&[&entry, "gateway", "run"], None, "node", &[&entry, "gateway", "run"]),
             (
                 &[&entry, "gateway"],
                 Some(&configured),
                 "node-22",
                 &["--max-old-space-size=9", &entry, "gateway"],
             ),
-            (
-                &[&entry, "gateway"],
-                Some(&wrapper),
-                "node",
-                &[&entry, "gateway"],
-            ),
+            (&[&entry, "gateway"], Some(&wrapper), "node", &[&entry, "gateway"]),
         ];
         for (argv, configured, program, args) in table {
             let built = command(&words(argv), *configured, &env).unwrap();
@@ -302,12 +258,7 @@ mod tests {
         let (_dir, env, root) = lab();
         let missing = format!("{root}/other/index.js");
         let plain = vec![format!("{root}/dist/index.js")];
-        type Row<'a> = (
-            &'a [&'a str],
-            Option<&'a [String]>,
-            &'a EnvSnapshot,
-            &'a str,
-        );
+        type Row<'a> = (&'a [&'a str], Option<&'a [String]>, &'a EnvSnapshot, &'a str);
         let empty = EnvSnapshot::new();
         let table: &[Row<'_>] = &[
             (&[], None, &env, "ENTRY gateway"),
@@ -318,9 +269,7 @@ mod tests {
             (&["gateway"], Some(&plain), &env, "not an executable file"),
         ];
         for (argv, configured, env, want) in table {
-            let message = command(&words(argv), *configured, env)
-                .unwrap_err()
-                .to_string();
+            let message = command(&words(argv), *configured, env).unwrap_err().to_string();
             assert!(message.contains(want), "{argv:?}: {message}");
         }
     }
@@ -333,29 +282,14 @@ mod tests {
         let table: &[Row<'_>] = &[
             (&[], true, &[], &[socket, no_respawn]),
             (&[], false, &[], &[no_respawn]),
+            (&["TIDEOVER_SOCKET=/old"], false, &["TIDEOVER_SOCKET"], &[no_respawn]),
             (
-                &["TIDEOVER_SOCKET=/old"],
-                false,
-                &["TIDEOVER_SOCKET"],
-                &[no_respawn],
-            ),
-            (
-                &[
-                    "NOTIFY_SOCKET=/n",
-                    "WATCHDOG_USEC=1",
-                    "WATCHDOG_PID=2",
-                    "INVOCATION_ID=a",
-                ],
+                &["NOTIFY_SOCKET=/n", "WATCHDOG_USEC=1", "WATCHDOG_PID=2", "INVOCATION_ID=a"],
                 true,
                 &["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"],
                 &[socket],
             ),
-            (
-                &["NOTIFY_SOCKET="],
-                true,
-                &["NOTIFY_SOCKET"],
-                &[socket, no_respawn],
-            ),
+            (&["NOTIFY_SOCKET="], true, &["NOTIFY_SOCKET"], &[socket, no_respawn]),
             (&["OPENCLAW_SYSTEMD_UNIT=u"], true, &[], &[socket]),
             (&["SYSTEMD_EXEC_PID=1"], true, &[], &[socket]),
             (&["JOURNAL_STREAM=1:2"], true, &[], &[socket]),

@@ -72,19 +72,12 @@ impl GatewayPaths {
         let config_file = match text(env, "OPENCLAW_CONFIG_PATH") {
             Some(path) => user_path(&path, env)?,
             None if selected.is_some() => state_dir.join(CONFIG_NAME),
-            None => existing([
-                state_dir.join(CONFIG_NAME),
-                state_dir.join(CONFIG_NAME_LEGACY),
-            ]),
+            None => existing([state_dir.join(CONFIG_NAME), state_dir.join(CONFIG_NAME_LEGACY)]),
         };
         let profile = selected
             .or_else(|| text(env, "OPENCLAW_PROFILE").filter(|name| is_profile_name(name)))
             .unwrap_or_else(|| "default".to_owned());
-        Ok(Self {
-            state_dir,
-            config_file,
-            profile,
-        })
+        Ok(Self { state_dir, config_file, profile })
     }
 
     /// tideover's own directory below the state directory.
@@ -112,10 +105,7 @@ fn port_value(value: &str) -> Option<u16> {
 
 /// The profile that the command line selects; later words win, as in OpenClaw.
 fn profile_argument(args: &[impl AsRef<OsStr>]) -> Option<String> {
-    let dev = args
-        .iter()
-        .any(|arg| arg.as_ref() == "--dev")
-        .then(|| "dev".to_owned());
+    let dev = args.iter().any(|arg| arg.as_ref() == "--dev").then(|| "dev".to_owned());
     argument(args, "--profile")
         .map(|name| name.trim().to_owned())
         .or(dev)
@@ -132,9 +122,7 @@ fn argument(args: &[impl AsRef<OsStr>], name: &str) -> Option<String> {
         }
         if word == name {
             found = words.next().map(|value| value.into_owned());
-        } else if let Some(value) = word
-            .strip_prefix(name)
-            .and_then(|rest| rest.strip_prefix('='))
+        } else if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='))
         {
             found = Some(value.to_owned());
         }
@@ -153,9 +141,7 @@ fn state_name(profile: &str) -> String {
 fn is_profile_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     name.len() <= PROFILE_BYTES_MAX
-        && bytes
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric())
+        && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
@@ -185,23 +171,16 @@ fn user_path(path: &str, env: &EnvSnapshot) -> Result<PathBuf, PathsError> {
 
 /// What follows a leading `~` that stands for the home.
 fn tilde_rest(path: &str) -> Option<&str> {
-    path.strip_prefix('~')
-        .filter(|rest| rest.is_empty() || rest.starts_with(['/', '\\']))
+    path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with(['/', '\\']))
 }
 
 fn make_absolute(path: &Path) -> Result<PathBuf, PathsError> {
-    absolute(path).map_err(|_| PathsError::NoWorkingDirectory {
-        path: path.to_owned(),
-    })
+    absolute(path).map_err(|_| PathsError::NoWorkingDirectory { path: path.to_owned() })
 }
 
 /// The first of two paths unless only the second exists.
 fn existing([preferred, legacy]: [PathBuf; 2]) -> PathBuf {
-    if !preferred.exists() && legacy.exists() {
-        legacy
-    } else {
-        preferred
-    }
+    if !preferred.exists() && legacy.exists() { legacy } else { preferred }
 }
 
 /// A variable as OpenClaw reads it: trimmed, and unset when empty.
@@ -212,14 +191,11 @@ fn text(env: &EnvSnapshot, name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 
     fn env(vars: &[(&str, &str)]) -> EnvSnapshot {
-        vars.iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect()
+        vars.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
     #[test]
@@ -227,20 +203,8 @@ mod tests {
         type Row<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], [&'a str; 3]);
         let h = ("HOME", "/nowhere");
         let table: &[Row<'_>] = &[
-            (
-                &[h],
-                &[],
-                [
-                    "/nowhere/.openclaw",
-                    "/nowhere/.openclaw/openclaw.json",
-                    "default",
-                ],
-            ),
-            (
-                &[h, ("OPENCLAW_STATE_DIR", "/s")],
-                &[],
-                ["/s", "/s/openclaw.json", "default"],
-            ),
+            (&[h], &[], ["/nowhere/.openclaw", "/nowhere/.openclaw/openclaw.json", "default"]),
+            (&[h, ("OPENCLAW_STATE_DIR", "/s")], &[], ["/s", "/s/openclaw.json", "default"]),
             (
                 &[h, ("OPENCLAW_STATE_DIR", "~/s ")],
                 &[],
@@ -249,11 +213,7 @@ mod tests {
             (
                 &[h, ("OPENCLAW_STATE_DIR", " ")],
                 &[],
-                [
-                    "/nowhere/.openclaw",
-                    "/nowhere/.openclaw/openclaw.json",
-                    "default",
-                ],
+                ["/nowhere/.openclaw", "/nowhere/.openclaw/openclaw.json", "default"],
             ),
             (
                 &[h, ("OPENCLAW_HOME", "/o")],
@@ -263,20 +223,12 @@ mod tests {
             (
                 &[h, ("OPENCLAW_HOME", "~/o")],
                 &[],
-                [
-                    "/nowhere/o/.openclaw",
-                    "/nowhere/o/.openclaw/openclaw.json",
-                    "default",
-                ],
+                ["/nowhere/o/.openclaw", "/nowhere/o/.openclaw/openclaw.json", "default"],
             ),
             (
                 &[h, ("OPENCLAW_HOME", "undefined")],
                 &[],
-                [
-                    "/nowhere/.openclaw",
-                    "/nowhere/.openclaw/openclaw.json",
-                    "default",
-                ],
+                ["/nowhere/.openclaw", "/nowhere/.openclaw/openclaw.json", "default"],
             ),
             (
                 &[h, ("OPENCLAW_CONFIG_PATH", "/c/x.json")],
@@ -286,38 +238,22 @@ mod tests {
             (
                 &[h, ("OPENCLAW_PROFILE", "work")],
                 &[],
-                [
-                    "/nowhere/.openclaw",
-                    "/nowhere/.openclaw/openclaw.json",
-                    "work",
-                ],
+                ["/nowhere/.openclaw", "/nowhere/.openclaw/openclaw.json", "work"],
             ),
             (
                 &[h],
                 &["gateway", "--profile", "work"],
-                [
-                    "/nowhere/.openclaw-work",
-                    "/nowhere/.openclaw-work/openclaw.json",
-                    "work",
-                ],
+                ["/nowhere/.openclaw-work", "/nowhere/.openclaw-work/openclaw.json", "work"],
             ),
             (
                 &[h],
                 &["--profile=Default", "gateway"],
-                [
-                    "/nowhere/.openclaw",
-                    "/nowhere/.openclaw/openclaw.json",
-                    "Default",
-                ],
+                ["/nowhere/.openclaw", "/nowhere/.openclaw/openclaw.json", "Default"],
             ),
             (
                 &[h],
                 &["--dev", "gateway"],
-                [
-                    "/nowhere/.openclaw-dev",
-                    "/nowhere/.openclaw-dev/openclaw.json",
-                    "dev",
-                ],
+                ["/nowhere/.openclaw-dev", "/nowhere/.openclaw-dev/openclaw.json", "dev"],
             ),
             (
                 &[h, ("OPENCLAW_STATE_DIR", "/s")],
@@ -327,20 +263,12 @@ mod tests {
             (
                 &[h],
                 &["--profile", "../x"],
-                [
-                    "/nowhere/.openclaw",
-                    "/nowhere/.openclaw/openclaw.json",
-                    "default",
-                ],
+                ["/nowhere/.openclaw", "/nowhere/.openclaw/openclaw.json", "default"],
             ),
             (
                 &[h],
                 &["--", "--profile", "work"],
-                [
-                    "/nowhere/.openclaw",
-                    "/nowhere/.openclaw/openclaw.json",
-                    "default",
-                ],
+                ["/nowhere/.openclaw", "/nowhere/.openclaw/openclaw.json", "default"],
             ),
         ];
         for (vars, args, [state, config, profile]) in table {
@@ -353,10 +281,7 @@ mod tests {
             assert_eq!(paths, want, "{vars:?} {args:?}");
         }
         let none: [&str; 0] = [];
-        assert_eq!(
-            GatewayPaths::resolve(&env(&[]), &none),
-            Err(PathsError::NoHome)
-        );
+        assert_eq!(GatewayPaths::resolve(&env(&[]), &none), Err(PathsError::NoHome));
     }
 
     #[test]

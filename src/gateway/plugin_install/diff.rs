@@ -7,17 +7,8 @@
 pub(super) fn lines(before: Option<&str>, after: Option<&str>) -> String {
     let old: Vec<&str> = before.unwrap_or_default().lines().collect();
     let new: Vec<&str> = after.unwrap_or_default().lines().collect();
-    let head = old
-        .iter()
-        .zip(&new)
-        .take_while(|(old, new)| old == new)
-        .count();
-    let tail = old
-        .iter()
-        .rev()
-        .zip(new.iter().rev())
-        .take_while(|(old, new)| old == new)
-        .count();
+    let head = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let tail = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
     let tail = tail.min(old.len().min(new.len()) - head);
     let mut text = format!("@@ line {} @@\n", head + 1);
     for (sign, lines) in [('-', &old), ('+', &new)] {

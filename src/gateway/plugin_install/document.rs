@@ -46,57 +46,34 @@ pub(super) struct Container {
 
 impl From<&Object<'_>> for Container {
     fn from(object: &Object<'_>) -> Self {
-        let last = object
-            .properties
-            .last()
-            .map(|prop| (prop.range.start, prop.value.end()));
-        Self {
-            open: object.range.start,
-            last,
-        }
+        let last = object.properties.last().map(|prop| (prop.range.start, prop.value.end()));
+        Self { open: object.range.start, last }
     }
 }
 
 impl From<&Array<'_>> for Container {
     fn from(array: &Array<'_>) -> Self {
-        let last = array
-            .elements
-            .last()
-            .map(|value| (value.start(), value.end()));
-        Self {
-            open: array.range.start,
-            last,
-        }
+        let last = array.elements.last().map(|value| (value.start(), value.end()));
+        Self { open: array.range.start, last }
     }
 }
 
 /// What JSON5 allows, and no more: a missing comma is a mistake to point out, not to edit around.
 pub(super) fn options() -> ParseOptions {
-    ParseOptions {
-        allow_missing_commas: false,
-        ..ParseOptions::default()
-    }
+    ParseOptions { allow_missing_commas: false, ..ParseOptions::default() }
 }
 
 impl<'a> Document<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, DocumentError> {
-        let collect = CollectOptions {
-            comments: CommentCollectionStrategy::AsTokens,
-            tokens: true,
-        };
-        let parsed =
-            parse_to_ast(text, &collect, &options()).map_err(|error| DocumentError::Syntax {
-                line: error.line_display(),
-                reason: error.kind().to_string(),
-            })?;
+        let collect =
+            CollectOptions { comments: CommentCollectionStrategy::AsTokens, tokens: true };
+        let parsed = parse_to_ast(text, &collect, &options()).map_err(|error| {
+            DocumentError::Syntax { line: error.line_display(), reason: error.kind().to_string() }
+        })?;
         let Some(Value::Object(root)) = parsed.value else {
             return Err(DocumentError::NotAnObject);
         };
-        Ok(Self {
-            text,
-            root,
-            tokens: parsed.tokens.unwrap_or_default(),
-        })
+        Ok(Self { text, root, tokens: parsed.tokens.unwrap_or_default() })
     }
 
     pub(super) fn root(&self) -> &Object<'a> {
@@ -105,25 +82,13 @@ impl<'a> Document<'a> {
 
     /// The line of a byte offset, counted from 1.
     pub(super) fn line(&self, offset: usize) -> usize {
-        1 + self
-            .text
-            .bytes()
-            .take(offset)
-            .filter(|byte| *byte == b'\n')
-            .count()
+        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
     }
 
     /// Replaces a value.
     pub(super) fn replace(&self, value: &Value<'_>, new: &Json) -> Edit {
-        let old = self
-            .text
-            .get(value.start()..value.end())
-            .unwrap_or_default();
-        Edit {
-            offset: value.start(),
-            removed: old.to_owned(),
-            inserted: new.to_string(),
-        }
+        let old = self.text.get(value.start()..value.end()).unwrap_or_default();
+        Edit { offset: value.start(), removed: old.to_owned(), inserted: new.to_string() }
     }
 
     /// Adds a property at the end of an object.
@@ -153,26 +118,12 @@ impl<'a> Document<'a> {
                 let inner = format!("{outer}{unit}");
                 let rest = self.text.get(at..).unwrap_or_default();
                 let trivia = rest.len() - rest.trim_start_matches([' ', '\t', '\r']).len();
-                let closes = !rest
-                    .get(trivia..)
-                    .is_some_and(|rest| rest.starts_with('\n'));
-                let end = if closes {
-                    format!("{}{outer}", style.newline)
-                } else {
-                    String::new()
-                };
-                format!(
-                    "{}{inner}{}{end}",
-                    style.newline,
-                    item(name, value, &inner, style)
-                )
+                let closes = !rest.get(trivia..).is_some_and(|rest| rest.starts_with('\n'));
+                let end = if closes { format!("{}{outer}", style.newline) } else { String::new() };
+                format!("{}{inner}{}{end}", style.newline, item(name, value, &inner, style))
             }
         };
-        Edit {
-            offset: at,
-            removed: String::new(),
-            inserted,
-        }
+        Edit { offset: at, removed: String::new(), inserted }
     }
 
     /// Behind the last child, its comma and the comments that stand on its line.
@@ -188,41 +139,21 @@ impl<'a> Document<'a> {
         let before = self.text.get(..start).unwrap_or_default();
         let own_line = before.trim_end_matches([' ', '\t']).ends_with('\n');
         if !own_line {
-            let item = item(
-                name,
-                value,
-                "",
-                Style {
-                    indent: None,
-                    ..style
-                },
-            );
+            let item = item(name, value, "", Style { indent: None, ..style });
             let inserted = match (comma.is_some(), style.spaced) {
                 (true, _) => format!(" {item},"),
                 (false, true) => format!(", {item}"),
                 (false, false) => format!(",{item}"),
             };
-            return Edit {
-                offset: anchor,
-                removed: String::new(),
-                inserted,
-            };
+            return Edit { offset: anchor, removed: String::new(), inserted };
         }
         let line_end = self.comments_end(anchor);
         let kept = self.text.get(end..line_end).unwrap_or_default();
         let indent = line_indent(self.text, start);
         let item = item(name, value, indent, style);
-        let (first, last) = if comma.is_some() {
-            ("", ",")
-        } else {
-            (",", "")
-        };
+        let (first, last) = if comma.is_some() { ("", ",") } else { (",", "") };
         let inserted = format!("{first}{kept}{}{indent}{item}{last}", style.newline);
-        Edit {
-            offset: end,
-            removed: kept.to_owned(),
-            inserted,
-        }
+        Edit { offset: end, removed: kept.to_owned(), inserted }
     }
 
     /// The end of a comma that follows `offset`, comments aside.
@@ -244,20 +175,14 @@ impl<'a> Document<'a> {
             end = token.range.end;
         }
         // A line comment's range ends before the line feed, and may hold the carriage return.
-        if self
-            .text
-            .get(..end)
-            .is_some_and(|head| end > offset && head.ends_with('\r'))
-        {
+        if self.text.get(..end).is_some_and(|head| end > offset && head.ends_with('\r')) {
             end -= 1;
         }
         end
     }
 
     fn tokens_from(&self, offset: usize) -> impl Iterator<Item = &TokenAndRange<'a>> {
-        self.tokens
-            .iter()
-            .skip_while(move |token| token.range.start < offset)
+        self.tokens.iter().skip_while(move |token| token.range.start < offset)
     }
 
     fn style(&self) -> Style<'a> {
@@ -266,19 +191,11 @@ impl<'a> Document<'a> {
             Some(at) if self.text.get(..at).is_some_and(|head| head.ends_with('\r')) => "\r\n",
             Some(_) | None => "\n",
         };
-        let first = self
-            .root
-            .properties
-            .first()
-            .map(|prop| line_indent(self.text, prop.range.start));
-        let indent = body
-            .contains('\n')
-            .then(|| first.filter(|indent| !indent.is_empty()).unwrap_or("  "));
-        Style {
-            newline,
-            indent,
-            spaced: body.contains(": ") || !body.contains(':'),
-        }
+        let first =
+            self.root.properties.first().map(|prop| line_indent(self.text, prop.range.start));
+        let indent =
+            body.contains('\n').then(|| first.filter(|indent| !indent.is_empty()).unwrap_or("  "));
+        Style { newline, indent, spaced: body.contains(": ") || !body.contains(':') }
     }
 }
 
@@ -290,34 +207,23 @@ fn is_comment(token: &Token<'_>) -> bool {
 fn item(name: Option<&str>, value: &Json, indent: &str, style: Style<'_>) -> String {
     let value = write(value, indent, style);
     match name {
-        Some(name) => format!(
-            "{}{}{value}",
-            Json::from(name),
-            if style.spaced { ": " } else { ":" }
-        ),
+        Some(name) => {
+            format!("{}{}{value}", Json::from(name), if style.spaced { ": " } else { ":" })
+        }
         None => value,
     }
 }
 
 fn write(value: &Json, indent: &str, style: Style<'_>) -> String {
-    let inner = style
-        .indent
-        .map(|unit| format!("{indent}{unit}"))
-        .unwrap_or_default();
+    let inner = style.indent.map(|unit| format!("{indent}{unit}")).unwrap_or_default();
     let (open, parts, close) = match value {
         Json::Object(map) if !map.is_empty() => {
-            let parts = map
-                .iter()
-                .map(|(name, value)| item(Some(name), value, &inner, style));
+            let parts = map.iter().map(|(name, value)| item(Some(name), value, &inner, style));
             ('{', parts.collect::<Vec<_>>(), '}')
         }
-        Json::Array(list) if !list.is_empty() => (
-            '[',
-            list.iter()
-                .map(|value| write(value, &inner, style))
-                .collect(),
-            ']',
-        ),
+        Json::Array(list) if !list.is_empty() => {
+            ('[', list.iter().map(|value| write(value, &inner, style)).collect(), ']')
+        }
         Json::Null
         | Json::Bool(_)
         | Json::Number(_)
@@ -330,10 +236,7 @@ fn write(value: &Json, indent: &str, style: Style<'_>) -> String {
         let parts = parts.join(&format!(",{newline}{inner}"));
         return format!("{open}{newline}{inner}{parts}{newline}{indent}{close}");
     }
-    format!(
-        "{open}{}{close}",
-        parts.join(if style.spaced { ", " } else { "," })
-    )
+    format!("{open}{}{close}", parts.join(if style.spaced { ", " } else { "," }))
 }
 
 /// The only property of that name; an error text when there are several, since a reader then
@@ -342,10 +245,7 @@ pub(super) fn property<'o, 'a>(
     object: &'o Object<'a>,
     name: &str,
 ) -> Result<Option<&'o ObjectProp<'a>>, &'static str> {
-    let mut found = object
-        .properties
-        .iter()
-        .filter(|prop| prop.name.as_str() == name);
+    let mut found = object.properties.iter().filter(|prop| prop.name.as_str() == name);
     let first = found.next();
     if found.next().is_some() {
         return Err("is there more than once");

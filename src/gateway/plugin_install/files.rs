@@ -27,7 +27,6 @@ pub const PLUGIN_FILES: &[PluginFile] =
     plugin_files!["package.json", "openclaw.plugin.json", "index.js"];
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use std::path::Path;
 
@@ -56,10 +55,7 @@ mod tests {
 
     #[test]
     fn the_id_is_the_one_of_the_plugin() {
-        let file = PLUGIN_FILES
-            .iter()
-            .find(|file| file.name == "openclaw.plugin.json")
-            .unwrap();
+        let file = PLUGIN_FILES.iter().find(|file| file.name == "openclaw.plugin.json").unwrap();
         let value: serde_json::Value = serde_json::from_str(file.text).unwrap();
         assert_eq!(value["id"], PLUGIN_ID);
     }

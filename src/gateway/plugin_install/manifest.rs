@@ -62,9 +62,7 @@ impl Manifest {
     /// The configuration without the plugin: the exact bytes found where it is as it was left,
     /// else the same document without our keys.
     pub(super) fn remove_from(&self, bytes: &[u8]) -> Result<Vec<u8>, DocumentError> {
-        let mut text = std::str::from_utf8(bytes)
-            .map_err(|_| DocumentError::NotUtf8)?
-            .to_owned();
+        let mut text = std::str::from_utf8(bytes).map_err(|_| DocumentError::NotUtf8)?.to_owned();
         for (index, layer) in self.layers.iter().enumerate().rev() {
             match layer.undo(&text) {
                 Some(earlier) => text = earlier,
@@ -85,11 +83,8 @@ impl Layer {
         if hash(text.as_bytes()) != self.after_sha256 {
             return None;
         }
-        let undone = self
-            .edits
-            .iter()
-            .rev()
-            .try_fold(text.to_owned(), |text, edit| edit.undo(&text))?;
+        let undone =
+            self.edits.iter().rev().try_fold(text.to_owned(), |text, edit| edit.undo(&text))?;
         (hash(undone.as_bytes()) == self.before_sha256).then_some(undone)
     }
 }
@@ -106,25 +101,16 @@ fn remove_keys(text: &str, dir: &str, created: &[String]) -> Result<Vec<u8>, Doc
             remove_element(&load, "paths", dir);
         }
         remove_element(&plugins, "allow", PLUGIN_ID);
-        if let Some(entry) = plugins
-            .object_value("entries")
-            .and_then(|entries| entries.get(PLUGIN_ID))
+        if let Some(entry) =
+            plugins.object_value("entries").and_then(|entries| entries.get(PLUGIN_ID))
         {
             entry.remove();
         }
     }
-    let empty = [
-        "plugins.load.paths",
-        "plugins.load",
-        "plugins.entries",
-        "plugins",
-    ];
+    let empty = ["plugins.load.paths", "plugins.load", "plugins.entries", "plugins"];
     // Creating `plugins` or `plugins.load` created what is in it as well.
-    let ours = |key: &str| {
-        created
-            .iter()
-            .any(|made| key == made || key.starts_with(&format!("{made}.")))
-    };
+    let ours =
+        |key: &str| created.iter().any(|made| key == made || key.starts_with(&format!("{made}.")));
     for key in empty.into_iter().filter(|key| ours(key)) {
         remove_if_empty(&top, key);
     }
@@ -132,14 +118,9 @@ fn remove_keys(text: &str, dir: &str, created: &[String]) -> Result<Vec<u8>, Doc
 }
 
 fn remove_element(object: &CstObject, name: &str, text: &str) {
-    let elements = object
-        .array_value(name)
-        .map(|array| array.elements())
-        .unwrap_or_default();
+    let elements = object.array_value(name).map(|array| array.elements()).unwrap_or_default();
     let is_ours = |node: &CstNode| {
-        let decoded = node
-            .as_string_lit()
-            .and_then(|lit| lit.decoded_value().ok());
+        let decoded = node.as_string_lit().and_then(|lit| lit.decoded_value().ok());
         decoded.as_deref() == Some(text)
     };
     for element in elements.into_iter().filter(is_ours) {
@@ -150,18 +131,12 @@ fn remove_element(object: &CstObject, name: &str, text: &str) {
 fn remove_if_empty(top: &CstObject, key: &str) {
     let mut names: Vec<&str> = key.split('.').collect();
     let last = names.pop().unwrap_or_default();
-    let parent = names
-        .iter()
-        .try_fold(top.clone(), |object, name| object.object_value(name));
+    let parent = names.iter().try_fold(top.clone(), |object, name| object.object_value(name));
     let Some(property) = parent.and_then(|parent| parent.get(last)) else {
         return;
     };
-    let object_empty = property
-        .object_value()
-        .is_some_and(|object| is_bare(&object.children()));
-    let array_empty = property
-        .array_value()
-        .is_some_and(|array| is_bare(&array.children()));
+    let object_empty = property.object_value().is_some_and(|object| is_bare(&object.children()));
+    let array_empty = property.array_value().is_some_and(|array| is_bare(&array.children()));
     if object_empty || array_empty {
         property.remove();
     }
@@ -169,14 +144,9 @@ fn remove_if_empty(top: &CstObject, key: &str) {
 
 /// Whether a container holds neither a value nor a comment.
 fn is_bare(children: &[CstNode]) -> bool {
-    children
-        .iter()
-        .all(|node| node.is_whitespace() || node.is_newline() || node.is_token())
+    children.iter().all(|node| node.is_whitespace() || node.is_newline() || node.is_token())
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -74,9 +74,7 @@ struct Step {
 /// Plans the changes that make a gateway load the plugin from `dir`. Planning on its own result
 /// changes nothing.
 pub fn plan(bytes: &[u8], dir: &str) -> Result<Plan, PlanError> {
-    let mut text = std::str::from_utf8(bytes)
-        .map_err(|_| DocumentError::NotUtf8)?
-        .to_owned();
+    let mut text = std::str::from_utf8(bytes).map_err(|_| DocumentError::NotUtf8)?.to_owned();
     let mut plan = Plan {
         after: Vec::new(),
         changes: Vec::new(),
@@ -112,10 +110,7 @@ enum Found<T> {
 
 fn next_step(text: &str, dir: &str) -> Result<Option<Step>, PlanError> {
     let document = Document::parse(text)?;
-    let walk = Walk {
-        document: &document,
-        dir,
-    };
+    let walk = Walk { document: &document, dir };
     let entry = json!({ "enabled": true, "hooks": { "allowConversationAccess": true } });
     let load = json!({ "paths": [dir] });
     let entries = json!({ PLUGIN_ID: entry });
@@ -210,20 +205,9 @@ impl<'a> Walk<'_, 'a> {
                 let shown = format!("-{name}: {}\n+{name}: true", edit.removed);
                 let line = self.document.line(edit.offset);
                 let change = format!("set {key} to true");
-                Ok(Found::Missing(Step {
-                    edit,
-                    change,
-                    line,
-                    shown,
-                    created: None,
-                }))
+                Ok(Found::Missing(Step { edit, change, line, shown, created: None }))
             }
-            None => Ok(Found::Missing(self.created(
-                parent,
-                name,
-                key,
-                &json!(true),
-            ))),
+            None => Ok(Found::Missing(self.created(parent, name, key, &json!(true)))),
         }
     }
 
@@ -231,36 +215,20 @@ impl<'a> Walk<'_, 'a> {
         let edit = self.document.add_property(parent, name, value);
         let line = self.document.line(edit.offset + edit.removed.len());
         let shown = prefixed(&json!({ name: value }));
-        Step {
-            edit,
-            change: format!("add {key}"),
-            line,
-            shown,
-            created: Some(key),
-        }
+        Step { edit, change: format!("add {key}"), line, shown, created: Some(key) }
     }
 
     fn element(&self, array: &Array<'a>, key: &str, value: &str) -> Step {
         let edit = self.document.add_element(array, &json!(value));
         let line = self.document.line(edit.offset + edit.removed.len());
         let shown = format!("+{}", json!(value));
-        Step {
-            edit,
-            change: format!("add {value:?} to {key}"),
-            line,
-            shown,
-            created: None,
-        }
+        Step { edit, change: format!("add {value:?} to {key}"), line, shown, created: None }
     }
 
     /// The gateway merges an included file into this place: what is written here may not be what
     /// it reads.
     fn no_include(&self, object: &Object<'a>, key: &str) -> Result<(), PlanError> {
-        match object
-            .properties
-            .iter()
-            .find(|prop| prop.name.as_str() == "$include")
-        {
+        match object.properties.iter().find(|prop| prop.name.as_str() == "$include") {
             Some(prop) => Err(self.unexpected(prop.range.start, key, "includes another file")),
             None => Ok(()),
         }
@@ -271,51 +239,33 @@ impl<'a> Walk<'_, 'a> {
             && !lit.value
         {
             let line = self.document.line(lit.range.start);
-            return Err(PlanError::SwitchedOff {
-                line,
-                key: "plugins.enabled",
-            });
+            return Err(PlanError::SwitchedOff { line, key: "plugins.enabled" });
         }
         if let Some(Value::Array(deny)) = self.get(plugins, "deny", "plugins.deny")?
             && holds(deny, PLUGIN_ID)
         {
             let line = self.document.line(deny.range.start);
-            return Err(PlanError::SwitchedOff {
-                line,
-                key: "plugins.deny",
-            });
+            return Err(PlanError::SwitchedOff { line, key: "plugins.deny" });
         }
         Ok(())
     }
 
     fn unexpected(&self, offset: usize, key: &str, reason: &'static str) -> PlanError {
         let (line, dir) = (self.document.line(offset), self.dir.to_owned());
-        PlanError::Unexpected {
-            line,
-            key: key.to_owned(),
-            reason,
-            dir,
-        }
+        PlanError::Unexpected { line, key: key.to_owned(), reason, dir }
     }
 }
 
 fn holds(array: &Array<'_>, text: &str) -> bool {
-    array
-        .elements
-        .iter()
-        .any(|value| matches!(value, Value::StringLit(lit) if lit.value == text))
+    array.elements.iter().any(|value| matches!(value, Value::StringLit(lit) if lit.value == text))
 }
 
 /// The lines of an added property, without the braces around it.
 fn prefixed(value: &Json) -> String {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let inner = lines
-        .get(1..lines.len().saturating_sub(1))
-        .unwrap_or_default();
-    let lines: Vec<String> = inner
-        .iter()
-        .map(|line| format!("+{}", line.strip_prefix("  ").unwrap_or(line)))
-        .collect();
+    let inner = lines.get(1..lines.len().saturating_sub(1)).unwrap_or_default();
+    let lines: Vec<String> =
+        inner.iter().map(|line| format!("+{}", line.strip_prefix("  ").unwrap_or(line))).collect();
     lines.join("\n")
 }

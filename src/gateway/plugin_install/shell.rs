@@ -95,10 +95,7 @@ pub enum InstallError {
 
 /// One file to be written or removed.
 #[derive(Clone, PartialEq, Eq)]
-#[expect(
-    missing_debug_implementations,
-    reason = "holds a configuration with secrets"
-)]
+#[expect(missing_debug_implementations, reason = "holds a configuration with secrets")]
 pub struct FileChange {
     /// The file.
     pub path: PathBuf,
@@ -112,10 +109,7 @@ pub struct FileChange {
 
 /// An installation or removal that is planned and not yet done.
 #[derive(Clone, PartialEq, Eq)]
-#[expect(
-    missing_debug_implementations,
-    reason = "holds a configuration with secrets"
-)]
+#[expect(missing_debug_implementations, reason = "holds a configuration with secrets")]
 pub struct Prepared {
     /// The files, in the order in which they are written. Empty when all is in place.
     pub files: Vec<FileChange>,
@@ -137,9 +131,7 @@ impl Prepared {
     pub fn apply(&self) -> Result<(), InstallError> {
         for file in &self.files {
             if file.guarded && read(&file.path)? != file.before {
-                return Err(InstallError::Changed {
-                    path: file.path.clone(),
-                });
+                return Err(InstallError::Changed { path: file.path.clone() });
             }
             match &file.after {
                 Some(bytes) => {
@@ -165,22 +157,15 @@ pub fn prepare_install(
     options: InstallOptions,
 ) -> Result<Prepared, InstallError> {
     let dir = paths.tideover_dir().join("plugin");
-    let dir_text = dir
-        .to_str()
-        .ok_or_else(|| InstallError::Path { path: dir.clone() })?
-        .to_owned();
+    let dir_text = dir.to_str().ok_or_else(|| InstallError::Path { path: dir.clone() })?.to_owned();
     let config = &paths.config_file;
     let before = read_config(config)?;
     if before.is_none() && !options.create_config {
-        return Err(InstallError::NoConfig {
-            path: config.clone(),
-        });
+        return Err(InstallError::NoConfig { path: config.clone() });
     }
     let text = before.clone().unwrap_or_else(|| b"{\n}\n".to_vec());
-    let planned = plan(&text, &dir_text).map_err(|source| InstallError::Plan {
-        path: config.clone(),
-        source,
-    })?;
+    let planned = plan(&text, &dir_text)
+        .map_err(|source| InstallError::Plan { path: config.clone(), source })?;
     let mut files = plugin_changes(&dir, true)?;
     if !planned.changes.is_empty() {
         let manifest_path = paths.tideover_dir().join("install.json");
@@ -202,28 +187,16 @@ pub fn prepare_install(
         });
         let diff = config_diff(&planned);
         let after = Some(planned.after);
-        files.push(FileChange {
-            path: config.clone(),
-            diff,
-            before,
-            after,
-            guarded: true,
-        });
+        files.push(FileChange { path: config.clone(), diff, before, after, guarded: true });
     }
-    Ok(Prepared {
-        files,
-        changes: planned.changes,
-        dir,
-    })
+    Ok(Prepared { files, changes: planned.changes, dir })
 }
 
 /// Plans the removal of the plugin. Works without a record of the installation too. Writes
 /// nothing.
 pub fn prepare_uninstall(paths: &GatewayPaths) -> Result<Prepared, InstallError> {
     let dir = paths.tideover_dir().join("plugin");
-    let dir_text = dir
-        .to_str()
-        .ok_or_else(|| InstallError::Path { path: dir.clone() })?;
+    let dir_text = dir.to_str().ok_or_else(|| InstallError::Path { path: dir.clone() })?;
     let manifest_path = paths.tideover_dir().join("install.json");
     let record = read(&manifest_path)?;
     let manifest = match &record {
@@ -236,10 +209,7 @@ pub fn prepare_uninstall(paths: &GatewayPaths) -> Result<Prepared, InstallError>
     if let Some(before) = read_config(config)? {
         let after = manifest
             .remove_from(&before)
-            .map_err(|source| InstallError::Document {
-                path: config.clone(),
-                source,
-            })?;
+            .map_err(|source| InstallError::Document { path: config.clone(), source })?;
         if after != before {
             changes.push("remove the plugin `tideover`".to_owned());
             // A file that we created goes when nothing of anyone else is in it.
@@ -266,11 +236,7 @@ pub fn prepare_uninstall(paths: &GatewayPaths) -> Result<Prepared, InstallError>
         });
     }
     files.extend(plugin_changes(&dir, false)?);
-    Ok(Prepared {
-        files,
-        changes,
-        dir,
-    })
+    Ok(Prepared { files, changes, dir })
 }
 
 /// The plugin's files that differ from what is to be there.
@@ -290,45 +256,31 @@ fn plugin_changes(dir: &Path, wanted: bool) -> Result<Vec<FileChange>, InstallEr
                 diff::lines(Some(&String::from_utf8_lossy(old)), Some(file.text))
             }
         };
-        changes.push(FileChange {
-            path,
-            diff,
-            before,
-            after,
-            guarded: false,
-        });
+        changes.push(FileChange { path, diff, before, after, guarded: false });
     }
     Ok(changes)
 }
 
 fn config_diff(plan: &Plan) -> String {
-    plan.shown
-        .iter()
-        .map(|(line, text)| format!("@@ line {line} @@\n{text}\n"))
-        .collect()
+    plan.shown.iter().map(|(line, text)| format!("@@ line {line} @@\n{text}\n")).collect()
 }
 
 fn is_empty_object(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .eq(b"{}")
+    bytes.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"{}")
 }
 
 fn parse_manifest(bytes: &[u8], path: &Path) -> Result<Manifest, InstallError> {
     serde_json::from_slice(bytes)
         .ok()
         .filter(|manifest: &Manifest| manifest.schema == SCHEMA)
-        .ok_or_else(|| InstallError::Manifest {
-            path: path.to_owned(),
-        })
+        .ok_or_else(|| InstallError::Manifest { path: path.to_owned() })
 }
 
 fn read_config(path: &Path) -> Result<Option<Vec<u8>>, InstallError> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err(InstallError::NotAFile {
-            path: path.to_owned(),
-        }),
+        Ok(metadata) if !metadata.is_file() => {
+            Err(InstallError::NotAFile { path: path.to_owned() })
+        }
         Ok(_) | Err(_) => read(path),
     }
 }
@@ -339,10 +291,9 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, InstallError> {
     let result = fs::File::open(path)
         .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes));
     match result {
-        Ok(_) if bytes.len() as u64 > CONFIG_BYTES_MAX => Err(InstallError::TooLarge {
-            path: path.to_owned(),
-            bytes_max: CONFIG_BYTES_MAX,
-        }),
+        Ok(_) if bytes.len() as u64 > CONFIG_BYTES_MAX => {
+            Err(InstallError::TooLarge { path: path.to_owned(), bytes_max: CONFIG_BYTES_MAX })
+        }
         Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::new("read", path, error).into()),

@@ -1,5 +1,4 @@
 //! Installing into and removing from configurations as people write them.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,9 +16,7 @@ use super::*;
 const DIR: &str = "/s/tideover/plugin";
 
 fn read(text: &str) -> Value {
-    parse_to_serde_value::<Option<Value>>(text, &options())
-        .unwrap()
-        .unwrap_or(Value::Null)
+    parse_to_serde_value::<Option<Value>>(text, &options()).unwrap().unwrap_or(Value::Null)
 }
 
 fn installed(text: &str) -> String {
@@ -33,33 +30,17 @@ fn round_trip(text: &str) -> (String, String) {
     let mut manifest = Manifest::new(DIR, false);
     manifest.record(text.as_bytes(), &plan);
     let removed = manifest.remove_from(&plan.after).unwrap();
-    (
-        String::from_utf8(plan.after).unwrap(),
-        String::from_utf8(removed).unwrap(),
-    )
+    (String::from_utf8(plan.after).unwrap(), String::from_utf8(removed).unwrap())
 }
 
 fn assert_in_place(text: &str) {
     let value = read(text);
-    assert!(
-        value["plugins"]["load"]["paths"]
-            .as_array()
-            .unwrap()
-            .contains(&json!(DIR)),
-        "{text}"
-    );
+    assert!(value["plugins"]["load"]["paths"].as_array().unwrap().contains(&json!(DIR)), "{text}");
     let entry = &value["plugins"]["entries"]["tideover"];
     assert_eq!(entry["enabled"], json!(true), "{text}");
-    assert_eq!(
-        entry["hooks"]["allowConversationAccess"],
-        json!(true),
-        "{text}"
-    );
+    assert_eq!(entry["hooks"]["allowConversationAccess"], json!(true), "{text}");
     if let Some(allow) = value["plugins"]["allow"].as_array() {
-        assert!(
-            allow.is_empty() || allow.contains(&json!("tideover")),
-            "{text}"
-        );
+        assert!(allow.is_empty() || allow.contains(&json!("tideover")), "{text}");
     }
 }
 
@@ -115,10 +96,7 @@ fn every_layout_is_installed_into_and_given_back_to_the_byte() {
         let (after, back) = round_trip(before);
         assert_in_place(&after);
         assert_eq!(back, before, "after: {after}");
-        assert!(
-            plan(after.as_bytes(), DIR).unwrap().changes.is_empty(),
-            "{after}"
-        );
+        assert!(plan(after.as_bytes(), DIR).unwrap().changes.is_empty(), "{after}");
     }
 }
 
@@ -129,28 +107,16 @@ fn what_cannot_be_edited_with_safety_is_refused() {
         ("", "does not hold an object"),
         ("{\n\"a\": 1\n\"b\": 2}", "line 2"),
         ("{\"plugins\": []}", "`plugins` is not an object"),
-        (
-            "{\"plugins\": {\"load\": 1}}",
-            "`plugins.load` is not an object",
-        ),
-        (
-            "{\"plugins\": {\"load\": {\"paths\": \"/a\"}}}",
-            "`plugins.load.paths` is not a list",
-        ),
+        ("{\"plugins\": {\"load\": 1}}", "`plugins.load` is not an object"),
+        ("{\"plugins\": {\"load\": {\"paths\": \"/a\"}}}", "`plugins.load.paths` is not a list"),
         ("{\"plugins\": {}, \"plugins\": {}}", "more than once"),
         (
             "{\n\"plugins\": {\"$include\": \"./p.json\"}}",
             "line 2: `plugins` includes another file",
         ),
         ("{\"$include\": [\"./base.json\"]}", "includes another file"),
-        (
-            "{\"plugins\": {\"enabled\": false}}",
-            "`plugins.enabled` keeps the plugin",
-        ),
-        (
-            "{\"plugins\": {\"deny\": [\"tideover\"]}}",
-            "`plugins.deny` keeps the plugin",
-        ),
+        ("{\"plugins\": {\"enabled\": false}}", "`plugins.enabled` keeps the plugin"),
+        ("{\"plugins\": {\"deny\": [\"tideover\"]}}", "`plugins.deny` keeps the plugin"),
         (
             "{\"plugins\": {\"load\": {\"paths\": [\"/s/tideover/plugin\"]}, \"entries\": {\"tideover\": true}}}",
             "is not an object",
@@ -169,9 +135,7 @@ fn a_document_edited_since_loses_only_our_keys() {
     let plan = plan(before.as_bytes(), DIR).unwrap();
     let mut manifest = Manifest::new(DIR, false);
     manifest.record(before.as_bytes(), &plan);
-    let edited = String::from_utf8(plan.after)
-        .unwrap()
-        .replace("local", "remote");
+    let edited = String::from_utf8(plan.after).unwrap().replace("local", "remote");
     let removed = String::from_utf8(manifest.remove_from(edited.as_bytes()).unwrap()).unwrap();
     assert!(removed.contains("// mine"), "{removed}");
     let want = json!({"gateway": {"mode": "remote"}, "plugins": {"allow": ["telegram"]}});
@@ -181,9 +145,7 @@ fn a_document_edited_since_loses_only_our_keys() {
 #[test]
 fn containers_of_others_stay_when_the_record_is_lost() {
     let after = installed("{\n  \"plugins\": {\"load\": {\"paths\": []}}\n}");
-    let removed = Manifest::new(DIR, false)
-        .remove_from(after.as_bytes())
-        .unwrap();
+    let removed = Manifest::new(DIR, false).remove_from(after.as_bytes()).unwrap();
     let want = json!({"plugins": {"load": {"paths": []}, "entries": {}}});
     assert_eq!(read(std::str::from_utf8(&removed).unwrap()), want);
 }
@@ -217,31 +179,18 @@ fn on_disk_twice_and_out_again() {
     let config = "{\n  \"gateway\": {\"auth\": {\"token\": \"s3cret\"}}, // t\n}\n";
     let (dir, paths) = lab(Some(config));
     let planned = prepare_install(&paths, InstallOptions::default()).unwrap();
-    assert!(
-        !planned.describe().contains("s3cret"),
-        "{}",
-        planned.describe()
-    );
-    assert!(
-        planned.describe().contains("+\"plugins\": {"),
-        "{}",
-        planned.describe()
-    );
+    assert!(!planned.describe().contains("s3cret"), "{}", planned.describe());
+    assert!(planned.describe().contains("+\"plugins\": {"), "{}", planned.describe());
     assert!(!paths.tideover_dir().exists(), "planning writes nothing");
 
     install(&paths);
     let plugin = paths.tideover_dir().join("plugin");
-    assert_eq!(
-        (mode(&plugin), mode(&plugin.join("index.js"))),
-        (0o700, 0o600)
-    );
+    assert_eq!((mode(&plugin), mode(&plugin.join("index.js"))), (0o700, 0o600));
     assert_eq!(mode(&paths.config_file), 0o640);
     let record = fs::read_to_string(paths.tideover_dir().join("install.json")).unwrap();
     assert!(!record.contains("s3cret"), "{record}");
     assert_in_place(
-        &fs::read_to_string(&paths.config_file)
-            .unwrap()
-            .replace(plugin.to_str().unwrap(), DIR),
+        &fs::read_to_string(&paths.config_file).unwrap().replace(plugin.to_str().unwrap(), DIR),
     );
 
     let again = install(&paths);
@@ -263,33 +212,17 @@ fn installing_over_an_edit_by_hand_comes_out_whole() {
         .unwrap()
         .replace("\"enabled\": true", "\"enabled\": false");
     fs::write(&paths.config_file, edited).unwrap();
-    assert_eq!(
-        install(&paths).changes,
-        ["set plugins.entries.tideover.enabled to true"]
-    );
+    assert_eq!(install(&paths).changes, ["set plugins.entries.tideover.enabled to true"]);
     prepare_uninstall(&paths).unwrap().apply().unwrap();
-    assert_eq!(
-        read(&fs::read_to_string(&paths.config_file).unwrap()),
-        json!({"a": 1})
-    );
+    assert_eq!(read(&fs::read_to_string(&paths.config_file).unwrap()), json!({"a": 1}));
 }
 
 #[test]
 fn a_missing_configuration_is_created_only_on_request() {
     let (_dir, paths) = lab(None);
-    let error = prepare_install(&paths, InstallOptions::default())
-        .err()
-        .unwrap();
+    let error = prepare_install(&paths, InstallOptions::default()).err().unwrap();
     assert!(error.to_string().contains("openclaw onboard"), "{error}");
-    prepare_install(
-        &paths,
-        InstallOptions {
-            create_config: true,
-        },
-    )
-    .unwrap()
-    .apply()
-    .unwrap();
+    prepare_install(&paths, InstallOptions { create_config: true }).unwrap().apply().unwrap();
     assert_eq!(mode(&paths.config_file), 0o600);
     prepare_uninstall(&paths).unwrap().apply().unwrap();
     assert!(!paths.config_file.exists());
@@ -300,21 +233,13 @@ fn links_and_changes_in_between_are_refused() {
     let (dir, paths) = lab(Some("{}"));
     let prepared = prepare_install(&paths, InstallOptions::default()).unwrap();
     fs::write(&paths.config_file, "{\"b\": 2}").unwrap();
-    assert!(matches!(
-        prepared.apply(),
-        Err(InstallError::Changed { .. })
-    ));
-    assert_eq!(
-        fs::read_to_string(&paths.config_file).unwrap(),
-        "{\"b\": 2}"
-    );
+    assert!(matches!(prepared.apply(), Err(InstallError::Changed { .. })));
+    assert_eq!(fs::read_to_string(&paths.config_file).unwrap(), "{\"b\": 2}");
 
     let real = dir.path().join("real.json");
     fs::rename(&paths.config_file, &real).unwrap();
     std::os::unix::fs::symlink(&real, &paths.config_file).unwrap();
-    let error = prepare_install(&paths, InstallOptions::default())
-        .err()
-        .unwrap();
+    let error = prepare_install(&paths, InstallOptions::default()).err().unwrap();
     assert!(matches!(error, InstallError::NotAFile { .. }), "{error}");
 }
 

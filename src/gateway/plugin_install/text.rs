@@ -41,10 +41,7 @@ pub(super) struct Style<'a> {
 
 /// The blanks at the beginning of the line that holds `offset`.
 pub(super) fn line_indent(text: &str, offset: usize) -> &str {
-    let start = text
-        .get(..offset)
-        .and_then(|head| head.rfind('\n'))
-        .map_or(0, |at| at + 1);
+    let start = text.get(..offset).and_then(|head| head.rfind('\n')).map_or(0, |at| at + 1);
     let line = text.get(start..offset).unwrap_or_default();
     let blanks = line.len() - line.trim_start_matches([' ', '\t']).len();
     line.get(..blanks).unwrap_or_default()
@@ -56,11 +53,7 @@ mod tests {
 
     #[test]
     fn an_edit_is_taken_back_only_from_its_own_result() {
-        let edit = Edit {
-            offset: 1,
-            removed: "b".into(),
-            inserted: "xy".into(),
-        };
+        let edit = Edit { offset: 1, removed: "b".into(), inserted: "xy".into() };
         assert_eq!(edit.apply("abc").as_deref(), Some("axyc"));
         assert_eq!(edit.undo("axyc").as_deref(), Some("abc"));
         for foreign in ["abc", "", "a", "äxyc"] {

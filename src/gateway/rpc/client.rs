@@ -69,14 +69,9 @@ impl Hello {
 
     fn read(payload: &Value) -> Self {
         let text = |pointer: &str| payload.pointer(pointer)?.as_str().map(one_line);
-        let methods = payload
-            .pointer("/features/methods")
-            .and_then(Value::as_array);
+        let methods = payload.pointer("/features/methods").and_then(Value::as_array);
         Self {
-            protocol: payload
-                .get("protocol")
-                .and_then(Value::as_u64)
-                .unwrap_or_default(),
+            protocol: payload.get("protocol").and_then(Value::as_u64).unwrap_or_default(),
             server_version: text("/server/version"),
             boot_id: text("/server/bootId"),
             methods: methods
@@ -124,10 +119,7 @@ impl Client {
                     reason
                 }
             };
-            return Err(RpcError::Unreachable {
-                port: options.port,
-                reason,
-            });
+            return Err(RpcError::Unreachable { port: options.port, reason });
         }
     }
 
@@ -166,10 +158,7 @@ impl Client {
                 .await
                 .map_err(|error| lost(method, &error, false))?;
             written = true;
-            self.stream
-                .flush()
-                .await
-                .map_err(|error| lost(method, &error, true))?;
+            self.stream.flush().await.map_err(|error| lost(method, &error, true))?;
             self.answer(&id, method).await
         };
         match timeout_at(deadline, exchange).await {
@@ -188,16 +177,11 @@ impl Client {
 
     /// Says goodbye. Errors are of no interest: the connection is gone either way.
     pub async fn close(mut self, timeout: Duration) {
-        timeout_at(Instant::now() + timeout, self.stream.close(None))
-            .await
-            .ok();
+        timeout_at(Instant::now() + timeout, self.stream.close(None)).await.ok();
     }
 
     async fn attempt(options: &ConnectOptions, deadline: Instant) -> Result<Self, Attempt> {
-        let again = |reason: String| Attempt::Again {
-            pause_ms: RETRY_MS,
-            reason,
-        };
+        let again = |reason: String| Attempt::Again { pause_ms: RETRY_MS, reason };
         let limit = deadline.min(Instant::now() + Duration::from_millis(HANDSHAKE_TIMEOUT_MS));
         let handshake = async {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, options.port))
@@ -208,11 +192,7 @@ impl Client {
                 tokio_tungstenite::client_async_with_config(url, stream, Some(limits()))
                     .await
                     .map_err(|error| again(one_line(&error.to_string())))?;
-            let mut client = Self {
-                stream,
-                hello: Hello::default(),
-                requests: 0,
-            };
+            let mut client = Self { stream, hello: Hello::default(), requests: 0 };
             client.introduce(options).await?;
             Ok(client)
         };
@@ -223,10 +203,8 @@ impl Client {
 
     /// Waits for the challenge and answers it. Without device keys its nonce is not needed.
     async fn introduce(&mut self, options: &ConnectOptions) -> Result<(), Attempt> {
-        let again = |error: RpcError| Attempt::Again {
-            pause_ms: RETRY_MS,
-            reason: error.to_string(),
-        };
+        let again =
+            |error: RpcError| Attempt::Again { pause_ms: RETRY_MS, reason: error.to_string() };
         loop {
             match self.next_frame("connect").await.map_err(again)? {
                 Frame::Event { name } if name == CHALLENGE_EVENT => break,
@@ -242,16 +220,10 @@ impl Client {
             }
             Err(RpcError::Answered { error, .. }) if error.is_passing() || error.retryable => {
                 let pause_ms = error.retry_after_ms.unwrap_or(RETRY_MS);
-                Err(Attempt::Again {
-                    pause_ms,
-                    reason: error.to_string(),
-                })
+                Err(Attempt::Again { pause_ms, reason: error.to_string() })
             }
             Err(RpcError::Answered { error, .. }) => {
-                Err(Attempt::Never(Box::new(RpcError::Refused {
-                    port: options.port,
-                    error,
-                })))
+                Err(Attempt::Never(Box::new(RpcError::Refused { port: options.port, error })))
             }
             Err(error) => Err(again(error)),
         }
@@ -269,10 +241,7 @@ impl Client {
                 Ok(payload) if is_interim(method, &payload) => {}
                 Ok(payload) => return Ok(payload),
                 Err(error) => {
-                    return Err(RpcError::Answered {
-                        method: method.to_owned(),
-                        error,
-                    });
+                    return Err(RpcError::Answered { method: method.to_owned(), error });
                 }
             }
         }
@@ -296,11 +265,7 @@ impl Client {
                 Some(Err(error)) => return Err(lost(method, &error, true)),
                 None => "it was closed".to_owned(),
             };
-            return Err(RpcError::Lost {
-                method: method.to_owned(),
-                reason,
-                written: true,
-            });
+            return Err(RpcError::Lost { method: method.to_owned(), reason, written: true });
         }
     }
 }
@@ -311,11 +276,7 @@ fn is_interim(method: &str, payload: &Value) -> bool {
 }
 
 fn lost(method: &str, error: &WsError, written: bool) -> RpcError {
-    RpcError::Lost {
-        method: method.to_owned(),
-        reason: one_line(&error.to_string()),
-        written,
-    }
+    RpcError::Lost { method: method.to_owned(), reason: one_line(&error.to_string()), written }
 }
 
 fn limits() -> WebSocketConfig {

@@ -15,10 +15,7 @@ const PROTOCOL_MAX: u32 = 4;
 #[derive(Debug)]
 pub(super) enum Frame {
     /// The answer to request `id`.
-    Response {
-        id: String,
-        result: Result<Value, GatewayError>,
-    },
+    Response { id: String, result: Result<Value, GatewayError> },
     /// An event; only its name matters here.
     Event { name: String },
     /// Anything else.
@@ -43,9 +40,7 @@ pub(super) fn parse(text: &str) -> Option<Frame> {
             };
             Frame::Response { id, result }
         }
-        "event" => Frame::Event {
-            name: take_text(&mut frame, "event").unwrap_or_default(),
-        },
+        "event" => Frame::Event { name: take_text(&mut frame, "event").unwrap_or_default() },
         _ => Frame::Other,
     })
 }
@@ -82,10 +77,7 @@ fn error(value: &Value) -> GatewayError {
     GatewayError {
         code: text(value, "code").unwrap_or_else(|| "UNKNOWN".to_owned()),
         message: text(value, "message").unwrap_or_else(|| "no reason given".to_owned()),
-        retryable: value
-            .get("retryable")
-            .and_then(Value::as_bool)
-            .unwrap_or(false),
+        retryable: value.get("retryable").and_then(Value::as_bool).unwrap_or(false),
         retry_after_ms: value.get("retryAfterMs").and_then(Value::as_u64),
         detail_code: text(details, "code"),
         reason: text(details, "reason"),
@@ -115,11 +107,7 @@ mod tests {
         let text = r#"{"type":"res","id":"7","ok":false,"error":{"code":"UNAVAILABLE",
             "message":"gateway starting\nretry","retryable":true,"retryAfterMs":500,
             "details":{"reason":"startup-sidecars"}}}"#;
-        let Some(Frame::Response {
-            id,
-            result: Err(error),
-        }) = parse(text)
-        else {
+        let Some(Frame::Response { id, result: Err(error) }) = parse(text) else {
             unreachable!("an error response")
         };
         assert_eq!((id.as_str(), error.retry_after_ms), ("7", Some(500)));
@@ -128,10 +116,7 @@ mod tests {
 
         let table = [
             (r#"{"type":"event","event":"tick","payload":{}}"#, "Event"),
-            (
-                r#"{"type":"res","id":"1","ok":true,"payload":{"a":1}}"#,
-                "Ok",
-            ),
+            (r#"{"type":"res","id":"1","ok":true,"payload":{"a":1}}"#, "Ok"),
             (r#"{"type":"res","id":"1"}"#, "Err"),
             (r#"{"type":"res","ok":true}"#, "Other"),
             (r#"{"type":7}"#, "Other"),

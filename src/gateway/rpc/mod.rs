@@ -20,7 +20,7 @@ pub use client::{Client, ConnectOptions, Hello};
 pub use error::{GatewayError, RpcError};
 pub use secret::{Credentials, Secret};
 pub use send::{Redelivery, SendOutcome, SendRequest};
-pub use session::{Aborted, Route};
+pub use session::Aborted;
 
 #[cfg(test)]
 mod tests;

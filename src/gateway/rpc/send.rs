@@ -23,10 +23,7 @@ const PERMANENT_TEXTS: [&str; 9] = [
 
 /// A message to send. Its text and address are never logged: no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-#[expect(
-    missing_debug_implementations,
-    reason = "holds a user's text and address"
-)]
+#[expect(missing_debug_implementations, reason = "holds a user's text and address")]
 pub struct SendRequest {
     /// The channel's name.
     pub channel: String,
@@ -145,24 +142,16 @@ fn outcome(result: Result<Value, RpcError>, protocol: u64) -> SendOutcome {
         }
         Err(RpcError::Answered { error, .. }) => answered(&error, protocol),
         Err(error @ (RpcError::Timeout { .. } | RpcError::Unreadable { .. })) => {
-            SendOutcome::Uncertain {
-                reason: error.to_string(),
-            }
+            SendOutcome::Uncertain { reason: error.to_string() }
         }
-        Err(error @ RpcError::Lost { written: true, .. }) => SendOutcome::Uncertain {
-            reason: error.to_string(),
-        },
+        Err(error @ RpcError::Lost { written: true, .. }) => {
+            SendOutcome::Uncertain { reason: error.to_string() }
+        }
         Err(error @ (RpcError::Lost { .. } | RpcError::Unreachable { .. })) => {
-            SendOutcome::Failed {
-                retryable: true,
-                reason: error.to_string(),
-            }
+            SendOutcome::Failed { retryable: true, reason: error.to_string() }
         }
         Err(error @ (RpcError::RequestTooLarge { .. } | RpcError::Refused { .. })) => {
-            SendOutcome::Failed {
-                retryable: false,
-                reason: error.to_string(),
-            }
+            SendOutcome::Failed { retryable: false, reason: error.to_string() }
         }
     }
 }
@@ -170,29 +159,19 @@ fn outcome(result: Result<Value, RpcError>, protocol: u64) -> SendOutcome {
 fn answered(error: &GatewayError, protocol: u64) -> SendOutcome {
     let reason = error.to_string();
     if error.is_passing() {
-        return SendOutcome::Failed {
-            retryable: true,
-            reason,
-        };
+        return SendOutcome::Failed { retryable: true, reason };
     }
     let text = error.message.to_ascii_lowercase();
     if PERMANENT_TEXTS.iter().any(|part| text.contains(part)) || error.code != "UNAVAILABLE" {
         return SendOutcome::Refused { reason };
     }
     if error.detail_code.as_deref() == Some("OUTBOUND_DELIVERY_QUEUED") {
-        return SendOutcome::Queued {
-            redelivery: Redelivery::WhileRunning,
-        };
+        return SendOutcome::Queued { redelivery: Redelivery::WhileRunning };
     }
     if protocol <= 3 {
-        return SendOutcome::Queued {
-            redelivery: Redelivery::AtNextStart,
-        };
+        return SendOutcome::Queued { redelivery: Redelivery::AtNextStart };
     }
-    SendOutcome::Failed {
-        retryable: error.retryable,
-        reason,
-    }
+    SendOutcome::Failed { retryable: error.retryable, reason }
 }
 
 #[cfg(test)]
@@ -207,25 +186,16 @@ mod tests {
             reason: reason.map(str::to_owned),
             ..GatewayError::default()
         };
-        RpcError::Answered {
-            method: "send".to_owned(),
-            error,
-        }
+        RpcError::Answered { method: "send".to_owned(), error }
     }
 
     fn kind(outcome: &SendOutcome) -> &'static str {
         match outcome {
             SendOutcome::Delivered { .. } => "delivered",
-            SendOutcome::Queued {
-                redelivery: Redelivery::WhileRunning,
-            } => "queued",
-            SendOutcome::Queued {
-                redelivery: Redelivery::AtNextStart,
-            } => "queued for the start",
+            SendOutcome::Queued { redelivery: Redelivery::WhileRunning } => "queued",
+            SendOutcome::Queued { redelivery: Redelivery::AtNextStart } => "queued for the start",
             SendOutcome::Refused { .. } => "refused",
-            SendOutcome::Failed {
-                retryable: true, ..
-            } => "failed, retryable",
+            SendOutcome::Failed { retryable: true, .. } => "failed, retryable",
             SendOutcome::Failed { .. } => "failed",
             SendOutcome::Uncertain { .. } => "uncertain",
         }
@@ -233,56 +203,20 @@ mod tests {
 
     #[test]
     fn what_became_of_a_message() {
-        let lost = |written| RpcError::Lost {
-            method: "send".into(),
-            reason: "x".into(),
-            written,
-        };
-        let timeout = RpcError::Timeout {
-            method: "send".into(),
-            timeout_ms: 1,
-        };
+        let lost = |written| RpcError::Lost { method: "send".into(), reason: "x".into(), written };
+        let timeout = RpcError::Timeout { method: "send".into(), timeout_ms: 1 };
         let unavailable = |message, detail, reason| answer("UNAVAILABLE", message, detail, reason);
         let queued = Some("OUTBOUND_DELIVERY_QUEUED");
         let table = [
             (Ok(json!({"messageId": 7})), 4, "delivered"),
             (Ok(json!({})), 3, "delivered"),
-            (
-                Err(unavailable("Network request failed", queued, None)),
-                4,
-                "queued",
-            ),
-            (
-                Err(unavailable("Bad Request: chat not found", queued, None)),
-                4,
-                "refused",
-            ),
-            (
-                Err(unavailable("GrammyError: (500)", None, None)),
-                3,
-                "queued for the start",
-            ),
+            (Err(unavailable("Network request failed", queued, None)), 4, "queued"),
+            (Err(unavailable("Bad Request: chat not found", queued, None)), 4, "refused"),
+            (Err(unavailable("GrammyError: (500)", None, None)), 3, "queued for the start"),
             (Err(unavailable("odd", None, None)), 4, "failed"),
-            (
-                Err(unavailable("x", None, Some("gateway-restarting"))),
-                4,
-                "failed, retryable",
-            ),
-            (
-                Err(unavailable("x", None, Some("startup-sidecars"))),
-                3,
-                "failed, retryable",
-            ),
-            (
-                Err(answer(
-                    "INVALID_REQUEST",
-                    "unsupported channel: x",
-                    None,
-                    None,
-                )),
-                4,
-                "refused",
-            ),
+            (Err(unavailable("x", None, Some("gateway-restarting"))), 4, "failed, retryable"),
+            (Err(unavailable("x", None, Some("startup-sidecars"))), 3, "failed, retryable"),
+            (Err(answer("INVALID_REQUEST", "unsupported channel: x", None, None)), 4, "refused"),
             (Err(timeout), 4, "uncertain"),
             (Err(lost(true)), 4, "uncertain"),
             (Err(lost(false)), 4, "failed, retryable"),

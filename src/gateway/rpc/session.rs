@@ -4,21 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::core::checkpoint::Route;
+
 use super::client::Client;
 use super::error::RpcError;
-
-/// Where a session's replies go: what `send` needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The channel's name.
-    pub channel: String,
-    /// The address on that channel.
-    pub to: String,
-    /// The channel account, where there are several.
-    pub account_id: Option<String>,
-    /// A thread or topic of that address.
-    pub thread_id: Option<String>,
-}
 
 /// What `sessions.abort` did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +26,7 @@ impl Client {
         key: &str,
         timeout: Duration,
     ) -> Result<Option<Route>, RpcError> {
-        let answer = self
-            .call("sessions.describe", &json!({ "key": key }), timeout)
-            .await?;
+        let answer = self.call("sessions.describe", &json!({ "key": key }), timeout).await?;
         Ok(answer.get("session").and_then(route))
     }
 
@@ -102,11 +89,7 @@ mod tests {
             thread_id: Some("7".into()),
         };
         assert_eq!(route(&row), Some(want));
-        let none = [
-            json!(null),
-            json!({}),
-            json!({"deliveryContext": {"channel": "webchat"}}),
-        ];
+        let none = [json!(null), json!({}), json!({"deliveryContext": {"channel": "webchat"}})];
         for row in none {
             assert_eq!(route(&row), None, "{row}");
         }

@@ -1,5 +1,4 @@
 //! The client against a scripted gateway.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::time::Duration;
 
@@ -39,11 +38,7 @@ fn ok(id: &Value, payload: Value) -> Value {
 async fn greet(listener: &TcpListener) -> (Peer, Value) {
     let (stream, _) = listener.accept().await.unwrap();
     let mut peer = tokio_tungstenite::accept_async(stream).await.unwrap();
-    say(
-        &mut peer,
-        json!({"type": "event", "event": "connect.challenge", "payload": {}}),
-    )
-    .await;
+    say(&mut peer, json!({"type": "event", "event": "connect.challenge", "payload": {}})).await;
     let request = hear(&mut peer).await.unwrap();
     (peer, request)
 }
@@ -75,19 +70,13 @@ async fn it_tries_again_while_the_gateway_starts() {
         let (mut peer, request) = greet(&listener).await;
         let error = json!({"code": "UNAVAILABLE", "message": "starting", "retryable": true,
             "retryAfterMs": 50, "details": {"reason": "startup-sidecars"}});
-        say(
-            &mut peer,
-            json!({"type": "res", "id": request["id"], "ok": false, "error": error}),
-        )
-        .await;
+        say(&mut peer, json!({"type": "res", "id": request["id"], "ok": false, "error": error}))
+            .await;
         drop(peer);
         let (mut peer, request) = greet(&listener).await;
         assert_eq!(request["params"]["auth"], json!({"token": "t"}));
         assert_eq!(
-            (
-                &request["params"]["minProtocol"],
-                &request["params"]["maxProtocol"]
-            ),
+            (&request["params"]["minProtocol"], &request["params"]["maxProtocol"]),
             (&json!(3), &json!(4))
         );
         say(&mut peer, ok(&request["id"], json!({"protocol": 3}))).await;
@@ -104,11 +93,8 @@ async fn a_wrong_token_fails_at_once_and_an_absent_gateway_at_the_deadline() {
         let (mut peer, request) = greet(&listener).await;
         let error = json!({"code": "INVALID_REQUEST", "message": "unauthorized",
             "details": {"code": "AUTH_TOKEN_MISMATCH"}});
-        say(
-            &mut peer,
-            json!({"type": "res", "id": request["id"], "ok": false, "error": error}),
-        )
-        .await;
+        say(&mut peer, json!({"type": "res", "id": request["id"], "ok": false, "error": error}))
+            .await;
     };
     let (client, ()) = tokio::join!(Client::connect(&options), gateway);
     assert!(matches!(client, Err(RpcError::Refused { .. })));
@@ -140,16 +126,10 @@ async fn answers_are_told_apart_by_their_ids() {
         let second = client.call("agent", &json!({}), LONG).await.unwrap();
         assert_eq!(second, json!({"status": "ok"}));
         let third = client.call("send", &json!({}), LONG).await;
-        assert!(
-            matches!(third, Err(RpcError::Lost { written: true, .. })),
-            "{third:?}"
-        );
+        assert!(matches!(third, Err(RpcError::Lost { written: true, .. })), "{third:?}");
         let large = json!({ "message": "x".repeat(600 * 1024) });
         let fourth = client.call("send", &large, LONG).await;
-        assert!(
-            matches!(fourth, Err(RpcError::RequestTooLarge { .. })),
-            "{fourth:?}"
-        );
+        assert!(matches!(fourth, Err(RpcError::RequestTooLarge { .. })), "{fourth:?}");
     };
     tokio::join!(caller, gateway);
 }
@@ -160,20 +140,13 @@ async fn an_answer_over_the_limit_ends_the_connection() {
     let gateway = async {
         let mut peer = accept(&listener).await;
         let request = hear(&mut peer).await.unwrap();
-        say(
-            &mut peer,
-            ok(&request["id"], json!("x".repeat(5 * 1024 * 1024))),
-        )
-        .await;
+        say(&mut peer, ok(&request["id"], json!("x".repeat(5 * 1024 * 1024)))).await;
     };
     let caller = async {
         let mut client = Client::connect(&options).await.unwrap();
         let answer = client.call("send", &json!({}), LONG).await;
         drop(client);
-        assert!(
-            matches!(answer, Err(RpcError::Lost { written: true, .. })),
-            "{answer:?}"
-        );
+        assert!(matches!(answer, Err(RpcError::Lost { written: true, .. })), "{answer:?}");
     };
     tokio::join!(caller, gateway);
 }

@@ -1,0 +1,133 @@
+//! The words of the command line, and the help that teaches them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Carries OpenClaw agents over a gateway restart.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tideover",
+    version,
+    about = "Carries OpenClaw agents over a gateway restart",
+    long_about = "Carries OpenClaw agents over a gateway restart.\n\n\
+        tideover runs the gateway as its child. Before a tool runs, the session's task and the call with \
+        its arguments are on disk. After a restart the interrupted sessions are found, their user is told \
+        once, and nothing with side effects runs there until the user has spoken.",
+    after_long_help = "Start here:\n  \
+        tideover install --no-unit                       bring the companion plugin into the gateway\n  \
+        tideover run -- openclaw gateway --port 18789    run the gateway under tideover\n  \
+        tideover status                                  what it knows\n  \
+        tideover drill                                   rehearse a restart in a scratch home\n\n\
+        Exit codes: 0 ok, 1 failed, 2 usage, 3 not running, 4 not found, 5 refused.\n\
+        `gateway` and `run` exit exactly as the gateway does; 69 when nothing could be started."
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Print JSON in place of text.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The OpenClaw profile (its state is ~/.openclaw-NAME).
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) profile: Option<String>,
+    /// The gateway's state directory, in place of $OPENCLAW_STATE_DIR or ~/.openclaw.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run a command as the supervised gateway: `tideover run -- openclaw gateway --port 18789`.
+    Run(Run),
+    /// Wrapper mode, what a unit's ExecStart calls: `tideover [ENTRY] gateway [ARGS…]`.
+    #[command(disable_help_flag = true)]
+    Gateway {
+        /// Passed on to the gateway unchanged.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// What the supervisor knows: gateway, sessions in flight, holds, notices, degraded reasons.
+    Status(Status),
+    /// The checkpoints: list, show one, lift a hold, drop one.
+    Sessions(Sessions),
+    /// Make every open checkpoint durable now.
+    Flush,
+    /// Bring the companion plugin into the gateway's configuration.
+    Install(Install),
+    /// Take it out again; the configuration gets its bytes back.
+    Uninstall(Uninstall),
+    /// Print a completion script: bash, zsh or fish.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The command, after `--`.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Print again every second until interrupted.
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sessions {
+    #[command(subcommand)]
+    pub(super) verb: Option<SessionsVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SessionsVerb {
+    /// Every checkpoint as a table (the default).
+    List,
+    /// One checkpoint as a timeline.
+    Show {
+        /// The session key, as `list` prints it.
+        key: String,
+    },
+    /// Lift a hold: the session's tools run again.
+    Release {
+        /// The session key.
+        key: String,
+    },
+    /// Drop a checkpoint.
+    Forget {
+        /// The session key.
+        key: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Install {
+    /// Plugin and configuration only; the service unit is left alone.
+    #[arg(long)]
+    pub(super) no_unit: bool,
+    /// Show each file and change, and do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Uninstall {
+    /// Show each file and change, and do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}

@@ -1,0 +1,294 @@
+//! The engine: the pure ledger and supervisor, with the store, the plugin and the degraded reasons around them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+
+use crate::config::{AckPolicy, Settings};
+use crate::control::protocol::{GatewayAuth, flush_request, holds_event};
+use crate::control::server::Peer;
+use crate::core::checkpoint::Route;
+use crate::core::ledger::Ledger;
+use crate::core::outbox::{Attempt, Entry};
+use crate::core::recovery::{BootRecord, Verdict};
+use crate::core::supervisor::Supervisor;
+use crate::store::checkpoints::FileNames;
+use crate::store::records::{BOOT_FILE, to_bytes};
+use crate::store::{Place, StoreError, Writer};
+
+use super::clock;
+use super::watch::Watches;
+
+/// What the engine's own tasks report back to the loop.
+#[derive(Debug)]
+pub(super) enum Internal {
+    /// Everything that was to be flushed is durable.
+    FlushDone,
+    /// A write went well or did not.
+    Stored {
+        /// What was written, for people.
+        what: &'static str,
+        /// How it went.
+        result: Result<(), StoreError>,
+    },
+    /// A background command ended by itself.
+    BackgroundEnded {
+        /// Whose.
+        session_key: String,
+        /// Which call started it.
+        tool_call_id: String,
+    },
+    /// A notice is durable and may be attempted now.
+    NoticeReady {
+        /// Its key.
+        key: String,
+    },
+    /// An attempt at a notice ended.
+    NoticeTried {
+        /// Its key.
+        key: String,
+        /// How.
+        attempt: Attempt,
+    },
+    /// Routes that the gateway knows of sessions that had none.
+    Routes {
+        /// Session key and what was found.
+        found: Vec<(String, Option<Route>)>,
+    },
+    /// The gateway serves without the plugin having said a word.
+    PluginMissing,
+}
+
+/// How to reach the gateway, as the plugin told it.
+#[derive(Clone, Debug)]
+pub(super) struct GatewayLink {
+    /// Its port on loopback.
+    pub(super) port: u16,
+    /// How to log in.
+    pub(super) auth: GatewayAuth,
+}
+
+/// The plugin's connection.
+#[derive(Clone, Debug)]
+pub(super) struct Plugin {
+    pub(super) peer: Peer,
+    pub(super) version: Option<String>,
+    pub(super) incarnation: Option<String>,
+}
+
+/// Where the run stands, for `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Starting,
+    Recovering,
+    HandedOff,
+}
+
+/// Everything the loop owns.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) settings: Settings,
+    pub(super) ledger: Ledger,
+    pub(super) supervisor: Supervisor,
+    pub(super) boot: BootRecord,
+    pub(super) before: Verdict,
+    pub(super) names: FileNames,
+    pub(super) outbox: BTreeMap<String, Entry>,
+    pub(super) phase: Phase,
+    pub(super) plugin: Option<Plugin>,
+    pub(super) gateway: Option<GatewayLink>,
+    pub(super) gateway_version: Option<String>,
+    pub(super) watches: Watches,
+    pub(super) to_loop: mpsc::Sender<Internal>,
+    /// Sessions that the gateway was already asked about and knows no route of.
+    pub(super) routes_asked: std::collections::BTreeSet<String>,
+    store: Option<Writer>,
+    degraded: BTreeMap<&'static str, String>,
+    flushes: u64,
+}
+
+/// What an engine starts from.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) settings: Settings,
+    pub(super) ledger: Ledger,
+    pub(super) boot: BootRecord,
+    pub(super) before: Verdict,
+    pub(super) names: FileNames,
+    pub(super) outbox: BTreeMap<String, Entry>,
+    pub(super) store: Option<Writer>,
+    pub(super) degraded: BTreeMap<&'static str, String>,
+}
+
+impl Engine {
+    pub(super) fn new(start: Start, to_loop: mpsc::Sender<Internal>) -> Self {
+        Self {
+            settings: start.settings,
+            ledger: start.ledger,
+            supervisor: Supervisor::default(),
+            boot: start.boot,
+            before: start.before,
+            names: start.names,
+            outbox: start.outbox,
+            phase: Phase::Starting,
+            plugin: None,
+            gateway: None,
+            gateway_version: None,
+            watches: Watches::default(),
+            to_loop,
+            routes_asked: std::collections::BTreeSet::new(),
+            store: start.store,
+            degraded: start.degraded,
+            flushes: 0,
+        }
+    }
+
+    /// Why tideover does less than it should, by concern.
+    pub(super) fn degraded(&self) -> &BTreeMap<&'static str, String> {
+        &self.degraded
+    }
+
+    /// Notes a reason; said once in the log.
+    pub(super) fn degrade(&mut self, concern: &'static str, why: String) {
+        if self.degraded.get(concern) != Some(&why) {
+            tracing::warn!(concern, "degraded: {why}");
+            self.degraded.insert(concern, why);
+        }
+    }
+
+    /// Takes a reason back.
+    pub(super) fn restore(&mut self, concern: &'static str) {
+        if self.degraded.remove(concern).is_some() {
+            tracing::info!(concern, "no longer degraded");
+        }
+    }
+
+    /// Whether a tool may run although its record could not be made durable.
+    pub(super) fn runs_without_ack(&self) -> bool {
+        self.settings.checkpoint.ack == AckPolicy::Prefer
+    }
+
+    /// Asks for a session's record to be written. The receiver resolves when it is durable.
+    pub(super) fn persist(&mut self, key: &str) -> oneshot::Receiver<Result<(), StoreError>> {
+        let bytes = self.ledger.get(key).map(to_bytes);
+        let name = self.names.of(key);
+        match (&self.store, bytes) {
+            (Some(store), Some(bytes)) => store.write(Place::Checkpoints, &name, bytes),
+            (Some(store), None) => store.remove(Place::Checkpoints, &name),
+            (None, _) => refused(),
+        }
+    }
+
+    /// Writes a session's record without anyone waiting for it.
+    pub(super) fn persist_soon(&mut self, key: &str) {
+        let ack = self.persist(key);
+        self.watch_ack("checkpoints", ack);
+    }
+
+    /// Writes the boot record.
+    pub(super) fn persist_boot(&mut self) {
+        if let Some(store) = &self.store {
+            let ack = store.write(Place::State, BOOT_FILE, to_bytes(&self.boot));
+            self.watch_ack("boot record", ack);
+        }
+    }
+
+    /// Writes one outbox entry; the receiver resolves when it is durable.
+    pub(super) fn persist_notice(
+        &mut self,
+        key: &str,
+    ) -> oneshot::Receiver<Result<(), StoreError>> {
+        match (&self.store, self.outbox.get(key)) {
+            (Some(store), Some(entry)) => {
+                store.write(Place::Outbox, &format!("{key}.json"), to_bytes(entry))
+            }
+            (Some(_) | None, _) => refused(),
+        }
+    }
+
+    /// Has the loop hear how a write went.
+    pub(super) fn watch_ack(
+        &self,
+        what: &'static str,
+        ack: oneshot::Receiver<Result<(), StoreError>>,
+    ) {
+        let to_loop = self.to_loop.clone();
+        spawn_local(async move {
+            let result = ack.await.unwrap_or(Err(StoreError::Stopped));
+            let _ = to_loop.send(Internal::Stored { what, result }).await;
+        });
+    }
+
+    /// Takes note of how a write went.
+    pub(super) fn stored(&mut self, what: &'static str, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.restore(what),
+            Err(error) => self.degrade(what, error.to_string()),
+        }
+    }
+
+    /// A receiver that resolves when all that was written before is done.
+    pub(super) fn barrier(&self) -> oneshot::Receiver<Result<(), StoreError>> {
+        self.store.as_ref().map_or_else(refused, Writer::barrier)
+    }
+
+    /// Starts the final flush: the plugin first, so that what it still holds is written too, then the store.
+    pub(super) fn start_flush(&mut self) {
+        match &self.plugin {
+            Some(plugin) => {
+                self.flushes += 1;
+                let deadline_ms = self.settings.checkpoint.flush_deadline_ms;
+                plugin.peer.send(flush_request(&format!("flush-{}", self.flushes), deadline_ms));
+            }
+            None => self.plugin_flushed(),
+        }
+    }
+
+    /// The plugin has nothing left, or is not there: everything taken so far must get durable.
+    pub(super) fn plugin_flushed(&self) {
+        let barrier = self.barrier();
+        let to_loop = self.to_loop.clone();
+        spawn_local(async move {
+            let _ = barrier.await;
+            let _ = to_loop.send(Internal::FlushDone).await;
+        });
+    }
+
+    /// Tells the plugin which sessions are held or interrupted now.
+    pub(super) fn announce_holds(&self) {
+        if let Some(plugin) = &self.plugin {
+            plugin.peer.send(holds_event(&self.ledger.held(), &self.ledger.interrupted()));
+        }
+    }
+
+    /// A background command ended by itself. Not believed while the gateway goes down: it was ended then.
+    pub(super) fn background_ended(&mut self, session_key: &str, tool_call_id: &str) {
+        if self.supervisor.is_stopping() {
+            return;
+        }
+        let Some(record) = self.ledger.get(session_key) else { return };
+        let session = crate::core::ledger::SessionRef {
+            key: session_key.to_owned(),
+            id: record.session_id.clone(),
+            agent_id: record.agent_id.clone(),
+        };
+        let report =
+            crate::core::reducer::Report::BackgroundEnded { tool_call_id: tool_call_id.to_owned() };
+        if self.ledger.report(clock::now(), &session, &report).persist.is_some() {
+            self.persist_soon(session_key);
+        }
+    }
+
+    /// Longest that SIGTERM is held.
+    pub(super) fn flush_deadline(&self) -> Duration {
+        Duration::from_millis(self.settings.checkpoint.flush_deadline_ms)
+    }
+}
+
+fn refused() -> oneshot::Receiver<Result<(), StoreError>> {
+    let (sender, receiver) = oneshot::channel();
+    let _ = sender.send(Err(StoreError::Stopped));
+    receiver
+}

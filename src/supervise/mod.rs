@@ -1,0 +1,20 @@
+//! The shell around the core: the child, its signals and its end, the reports, the notices.
+
+mod boot;
+mod child;
+mod clock;
+mod engine;
+mod exit;
+mod notices;
+mod process;
+mod reports;
+mod run;
+mod signals;
+mod status;
+mod sys;
+mod watch;
+
+pub use exit::{ChildEnd, leave_like};
+pub use process::{Liveness, boot_id, liveness};
+pub use run::{RunError, RunPlan, run};
+pub use status::{STATUS_SCHEMA, offline_status};

@@ -1,0 +1,279 @@
+//! The notices on their way: durable first, then sent through the gateway's own `send`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+
+use crate::core::checkpoint::{Checkpoint, NoticeStatus, Route};
+use crate::core::notice::user_text;
+use crate::core::outbox::{Attempt, Entry, SCHEMA, SendState, key_of};
+use crate::core::stamp::Stamp;
+use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret, SendOutcome, SendRequest};
+
+use super::clock;
+use super::engine::{Engine, GatewayLink, Internal, Phase};
+
+/// How long one attempt waits for the gateway to accept a connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(90);
+/// How long one attempt waits for the answer to `send`.
+const SEND_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long the gateway may take to describe a session.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Makes what notices are due and moves on those that are open. Cheap when there is nothing.
+    pub(super) fn kick_notices(&mut self) {
+        let Some(link) = self.gateway.clone() else { return };
+        if self.supervisor.is_stopping() {
+            return;
+        }
+        self.make_notices(&link);
+        let now = clock::now();
+        let due: Vec<String> = self
+            .outbox
+            .values()
+            .filter(|entry| matches!(entry.state, SendState::Pending | SendState::Uncertain))
+            .filter(|entry| entry.next_try_at <= now)
+            .map(|entry| entry.key.clone())
+            .collect();
+        for key in due {
+            self.begin_try(&key, now);
+        }
+        self.settle_phase();
+    }
+
+    /// When the next notice is due.
+    pub(super) fn next_notice_at(&self) -> Option<Stamp> {
+        self.gateway.as_ref()?;
+        self.outbox
+            .values()
+            .filter(|entry| matches!(entry.state, SendState::Pending | SendState::Uncertain))
+            .map(|entry| entry.next_try_at)
+            .min()
+    }
+
+    fn make_notices(&mut self, link: &GatewayLink) {
+        let now = clock::now();
+        let covered: BTreeSet<String> = self
+            .outbox
+            .values()
+            .flat_map(|entry| entry.sessions.iter().map(|(_, id)| id.clone()))
+            .collect();
+        let mut entries = Vec::new();
+        let mut routeless = Vec::new();
+        for (route, records) in self.ledger.pending_notices(&covered) {
+            match route {
+                Some(route) => entries.push(new_entry(now, route, &records)),
+                None => routeless.extend(records.iter().map(|record| record.session_key.clone())),
+            }
+        }
+        for entry in entries {
+            self.outbox.entry(entry.key.clone()).or_insert(entry);
+        }
+        self.ask_routes(link, routeless);
+    }
+
+    fn ask_routes(&mut self, link: &GatewayLink, keys: Vec<String>) {
+        let unasked: Vec<String> =
+            keys.into_iter().filter(|key| self.routes_asked.insert(key.clone())).collect();
+        if unasked.is_empty() {
+            return;
+        }
+        let (link, to_loop) = (link.clone(), self.to_loop.clone());
+        spawn_local(async move {
+            if let Ok(found) = describe(&link, &unasked).await {
+                let _ = to_loop.send(Internal::Routes { found }).await;
+            }
+        });
+    }
+
+    /// Takes the routes that the gateway knows; a session without one has nobody to tell.
+    pub(super) fn routes_found(&mut self, found: Vec<(String, Option<Route>)>) {
+        let now = clock::now();
+        for (key, route) in found {
+            match route {
+                Some(route) => self.ledger.set_route(&key, route),
+                None => {
+                    let id = self
+                        .ledger
+                        .get(&key)
+                        .and_then(|record| record.interruption.as_ref())
+                        .map(|cut| cut.id.clone());
+                    if let Some(id) =
+                        id.filter(|id| self.ledger.set_notice(now, &key, id, NoticeStatus::NoRoute))
+                    {
+                        tracing::warn!(
+                            interruption = id,
+                            "an interrupted session has no route to a person; see `tideover status`"
+                        );
+                        self.persist_soon(&key);
+                    }
+                }
+            }
+        }
+        self.kick_notices();
+    }
+
+    /// Marks an entry as being tried, durably, before anything is sent.
+    fn begin_try(&mut self, key: &str, now: Stamp) {
+        let sessions: Vec<Checkpoint> = self
+            .outbox
+            .get(key)
+            .into_iter()
+            .flat_map(|entry| entry.sessions.iter())
+            .filter_map(|(session, id)| {
+                self.ledger
+                    .get(session)
+                    .filter(|record| record.interruption.as_ref().is_some_and(|cut| cut.id == *id))
+                    .cloned()
+            })
+            .collect();
+        let Some(entry) = self.outbox.get_mut(key) else { return };
+        if entry.state == SendState::Uncertain && !sessions.is_empty() {
+            entry.text = user_text(&sessions.iter().collect::<Vec<_>>(), true);
+        }
+        entry.state = SendState::Attempting;
+        entry.tries = entry.tries.saturating_add(1);
+        entry.next_try_at = now;
+        let ack = self.persist_notice(key);
+        let (key, to_loop) = (key.to_owned(), self.to_loop.clone());
+        spawn_local(async move {
+            // A notice that cannot be made durable is still sent: silence is worse than a repeat.
+            let stored = ack.await.unwrap_or(Err(crate::store::StoreError::Stopped));
+            let _ = to_loop.send(Internal::Stored { what: "outbox", result: stored }).await;
+            let _ = to_loop.send(Internal::NoticeReady { key }).await;
+        });
+    }
+
+    /// The entry is durable: sends it.
+    pub(super) fn notice_ready(&mut self, key: &str) {
+        let (Some(link), Some(entry)) = (self.gateway.clone(), self.outbox.get(key)) else {
+            return;
+        };
+        let (entry, to_loop) = (entry.clone(), self.to_loop.clone());
+        spawn_local(async move {
+            let attempt = attempt(&link, &entry).await;
+            let _ = to_loop.send(Internal::NoticeTried { key: entry.key, attempt }).await;
+        });
+    }
+
+    /// An attempt ended: the entry and the checkpoints it speaks of learn how.
+    pub(super) fn notice_tried(&mut self, key: &str, attempt: &Attempt) {
+        let now = clock::now();
+        let Some(entry) = self.outbox.get_mut(key) else { return };
+        entry.settle(now, attempt, clock::jitter());
+        let (status, state, tries) = (entry.notice_status(), entry.state, entry.tries);
+        // The reason may hold an address, so it stays in the entry and out of the log.
+        let sessions = entry.sessions.clone();
+        match state {
+            SendState::Delivered => tracing::info!(key, tries, "notice sent"),
+            SendState::Failed => {
+                tracing::error!(key, tries, "notice given up; see `tideover status`")
+            }
+            SendState::Pending | SendState::Attempting | SendState::Uncertain => {
+                tracing::warn!(
+                    key,
+                    tries,
+                    "notice not known to be sent yet; see `tideover status`"
+                );
+            }
+        }
+        let ack = self.persist_notice(key);
+        self.watch_ack("outbox", ack);
+        for (session, id) in sessions {
+            if self.ledger.set_notice(now, &session, &id, status) {
+                self.persist_soon(&session);
+            }
+        }
+        self.settle_phase();
+    }
+
+    /// Handed off once nothing is left to tell.
+    fn settle_phase(&mut self) {
+        let open = self.outbox.values().any(Entry::is_open);
+        let pending = self.ledger.all().any(|record| {
+            record.interruption.as_ref().is_some_and(|cut| cut.notice == NoticeStatus::Pending)
+        });
+        let next = if open || pending { Phase::Recovering } else { Phase::HandedOff };
+        if self.phase != next && next == Phase::HandedOff {
+            tracing::info!(held = self.ledger.held().len(), "handed off");
+        }
+        self.phase = next;
+    }
+}
+
+fn new_entry(now: Stamp, route: Route, records: &[&Checkpoint]) -> Entry {
+    let sessions: Vec<(String, String)> = records
+        .iter()
+        .filter_map(|record| {
+            record.interruption.as_ref().map(|cut| (record.session_key.clone(), cut.id.clone()))
+        })
+        .collect();
+    let ids: Vec<String> = sessions.iter().map(|(_, id)| id.clone()).collect();
+    Entry {
+        schema: SCHEMA.to_owned(),
+        key: key_of(&route, &ids),
+        route,
+        sessions,
+        text: user_text(records, false),
+        state: SendState::Pending,
+        tries: 0,
+        created_at: now,
+        next_try_at: now,
+        last_error: None,
+    }
+}
+
+fn options(link: &GatewayLink) -> ConnectOptions {
+    let credentials = match (&link.auth.token, &link.auth.password) {
+        (Some(token), _) => Credentials::Token(Secret::new(token.clone())),
+        (None, Some(password)) => Credentials::Password(Secret::new(password.clone())),
+        (None, None) => Credentials::None,
+    };
+    ConnectOptions { port: link.port, credentials, patience: CONNECT_PATIENCE }
+}
+
+async fn describe(
+    link: &GatewayLink,
+    keys: &[String],
+) -> Result<Vec<(String, Option<Route>)>, String> {
+    let mut client = Client::connect(&options(link)).await.map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    for key in keys {
+        let route = client
+            .describe_session(key, DESCRIBE_TIMEOUT)
+            .await
+            .map_err(|error| error.to_string())?;
+        found.push((key.clone(), route));
+    }
+    client.close(DESCRIBE_TIMEOUT).await;
+    Ok(found)
+}
+
+async fn attempt(link: &GatewayLink, entry: &Entry) -> Attempt {
+    let mut client = match Client::connect(&options(link)).await {
+        Ok(client) => client,
+        Err(error) => return Attempt::NotSent(error.to_string()),
+    };
+    let request = SendRequest {
+        channel: entry.route.channel.clone(),
+        to: entry.route.to.clone(),
+        message: entry.text.clone(),
+        account_id: entry.route.account_id.clone(),
+        thread_id: entry.route.thread_id.clone(),
+        idempotency_key: entry.key.clone(),
+        session_key: entry.sessions.first().map(|(key, _)| key.clone()),
+    };
+    let outcome = client.send(&request, SEND_TIMEOUT).await;
+    client.close(Duration::from_secs(2)).await;
+    match outcome {
+        SendOutcome::Delivered { .. } => Attempt::Delivered,
+        // The gateway keeps it and may deliver it, or may not (measured: 2026.9.6 drops what it is unsure of).
+        SendOutcome::Queued { .. } => Attempt::NoAnswer("queued by the gateway".to_owned()),
+        SendOutcome::Refused { reason } => Attempt::Refused(reason),
+        SendOutcome::Failed { retryable: true, reason } => Attempt::NotSent(reason),
+        SendOutcome::Failed { retryable: false, reason } => Attempt::Refused(reason),
+        SendOutcome::Uncertain { reason } => Attempt::NoAnswer(reason),
+    }
+}

@@ -1,0 +1,79 @@
+//! What /proc says: start times, executables, the kernel's boot id.
+
+use std::fs;
+
+use crate::core::recovery::ProcessRef;
+
+/// The kernel's boot id; `unknown` where it cannot be read.
+#[must_use]
+pub fn boot_id() -> String {
+    read_trimmed("/proc/sys/kernel/random/boot_id").unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// A new id for this run of the supervisor.
+pub(super) fn new_run_id() -> String {
+    read_trimmed("/proc/sys/kernel/random/uuid")
+        .unwrap_or_else(|| format!("{}-{}", std::process::id(), super::clock::now().as_ms()))
+}
+
+/// A process with its start time; `None` when it is gone.
+pub(super) fn process_ref(pid: u32) -> Option<ProcessRef> {
+    Some(ProcessRef { pid, start_ticks: start_ticks(pid)? })
+}
+
+/// Start time of a process in clock ticks since boot: field 22 of its stat line.
+pub(super) fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold spaces and parentheses itself: go by the last one.
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The executable of a process, while it can still be read.
+pub(super) fn executable(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// Whether a process is a Node program, to which an unhandled SIGUSR1 opens a debugger.
+pub(super) fn is_node(pid: u32) -> bool {
+    executable(pid)
+        .is_some_and(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with("node")))
+}
+
+/// Whether a recorded process still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// The very same process runs.
+    Alive,
+    /// It is gone, or its pid is another process now.
+    Gone,
+}
+
+/// Whether the very process that was recorded still runs (a zombie does not count).
+#[must_use]
+pub fn liveness(pid: u32, ticks: Option<u64>) -> Liveness {
+    let same = start_ticks(pid).is_some_and(|found| ticks.is_none_or(|ticks| ticks == found));
+    let zombie = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| stat[stat.rfind(')')? + 1..].trim_start().chars().next())
+        .is_some_and(|state| matches!(state, 'Z' | 'X'));
+    if same && !zombie { Liveness::Alive } else { Liveness::Gone }
+}
+
+fn read_trimmed(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_itself_and_not_a_reused_pid() {
+        let me = process_ref(std::process::id()).unwrap();
+        assert_eq!(liveness(me.pid, Some(me.start_ticks)), Liveness::Alive);
+        assert_eq!(liveness(me.pid, Some(me.start_ticks + 1)), Liveness::Gone);
+        assert!(boot_id().len() > 30);
+    }
+}

@@ -1,0 +1,422 @@
+//! What each request on the control socket means: one function a kind, all decisions the ledger's.
+
+use serde_json::{Value, json};
+use tokio::task::spawn_local;
+
+use crate::control::protocol::{
+    self, ErrorCode, GatewayStart, Hello, Request, Role, Session, Signals, ToolIntent, reply,
+};
+use crate::control::server::Peer;
+use crate::core::checkpoint::{Background, Cause, Outcome, ReleasedBy};
+use crate::core::ledger::{Answer, Native, SessionRef, Step};
+use crate::core::reducer::{Intent, Report};
+use crate::core::supervisor::Usr1;
+use crate::store::StoreError;
+
+use super::clock;
+use super::engine::{Engine, GatewayLink, Phase, Plugin};
+use super::process;
+
+/// How long the plugin lets a tool wait for its acknowledgement, in milliseconds (design §8).
+const PLUGIN_TIMEOUT_MS: u64 = 1_000;
+
+/// What a peer gets back.
+pub(super) enum Response {
+    /// At once.
+    Now(Value),
+    /// An error.
+    Error(ErrorCode, String),
+    /// Nothing here: a task answers later.
+    Later,
+}
+
+impl Engine {
+    /// A peer greets.
+    pub(super) fn hello(&mut self, peer: Peer, id: &str, hello: &Hello) {
+        let result = match hello.role {
+            Role::Cli => json!({ "v": protocol::VERSION, "tideover": env!("CARGO_PKG_VERSION") }),
+            Role::Plugin => {
+                let gateway = self.boot.gateway.map(|process| process.pid);
+                if peer.pid.and_then(|pid| u32::try_from(pid).ok()) != gateway {
+                    peer.refuse(Some(id), ErrorCode::Refused, "not the supervised gateway");
+                    return;
+                }
+                self.greet_plugin(peer.clone(), hello)
+            }
+        };
+        peer.send(reply(id, &result));
+    }
+
+    fn greet_plugin(&mut self, peer: Peer, hello: &Hello) -> Value {
+        let gateway = hello.gateway.as_ref();
+        self.plugin = Some(Plugin {
+            peer,
+            version: hello.plugin_version.clone(),
+            incarnation: gateway.map(|gateway| gateway.incarnation.clone()),
+        });
+        self.learn_gateway(gateway.and_then(|gateway| gateway.version.clone()), hello.signals);
+        self.restore("plugin");
+        tracing::info!(version = hello.plugin_version.as_deref(), "companion plugin connected");
+        let mut result = self.holds();
+        result["v"] = json!(protocol::VERSION);
+        result["tideover"] = json!(env!("CARGO_PKG_VERSION"));
+        result["policy"] = json!({
+            "ack": if self.runs_without_ack() { "prefer" } else { "require" },
+            "native": native_name(super::run::policy_of(&self.settings).native),
+            "timeout_ms": PLUGIN_TIMEOUT_MS,
+        });
+        result
+    }
+
+    fn holds(&self) -> Value {
+        json!({
+            "held": protocol::sessions(&self.ledger.held()),
+            "interrupted": protocol::sessions(&self.ledger.interrupted()),
+        })
+    }
+
+    fn learn_gateway(&mut self, version: Option<String>, signals: Option<Signals>) {
+        if version.is_some() {
+            self.ledger.set_gateway_version(version.as_deref());
+            self.gateway_version = version;
+        }
+        if let Some(signals) = signals {
+            self.supervisor.set_usr1(if signals.usr1 {
+                Usr1::Handled
+            } else {
+                Usr1::OpensDebugger
+            });
+        }
+    }
+
+    /// A peer asks; it gets exactly one reply if it gave an id.
+    pub(super) fn request(&mut self, peer: &Peer, id: Option<&str>, request: Request) {
+        let from_plugin =
+            self.plugin.as_ref().is_some_and(|plugin| plugin.peer.connection == peer.connection);
+        let response = match (peer.role, from_plugin) {
+            (Role::Plugin, true) => self.plugin_request(peer, id, request),
+            (Role::Plugin, false) => Response::Error(
+                ErrorCode::Refused,
+                "another connection speaks for the plugin now".to_owned(),
+            ),
+            (Role::Cli, _) => self.shell_request(peer, id, &request),
+        };
+        let Some(id) = id else { return };
+        match response {
+            Response::Now(result) => peer.send(reply(id, &result)),
+            Response::Error(code, message) => peer.refuse(Some(id), code, &message),
+            Response::Later => {}
+        }
+    }
+
+    fn plugin_request(&mut self, peer: &Peer, id: Option<&str>, request: Request) -> Response {
+        let now = clock::now();
+        match request {
+            Request::GatewayStart(start) => self.gateway_started(start),
+            Request::GatewayStop { reason, .. } => {
+                tracing::info!(reason, "the gateway goes down");
+                self.ledger.set_stopping(true);
+                Response::Now(json!({}))
+            }
+            Request::UserMessage { session, route, text } => {
+                let step = self.ledger.user_message(now, &(&session).into(), text, route);
+                self.answered(&session, step)
+            }
+            Request::RecoveryTurn { session } => {
+                let step = self.ledger.recovery_turn(now, &(&session).into());
+                self.kick_notices();
+                self.answered(&session, step)
+            }
+            Request::TurnStart { session, run_id, origin, text, route } => {
+                let reference = SessionRef::from(&session);
+                let step = self.ledger.turn_started(now, &reference, &run_id, origin, text, route);
+                self.kick_notices();
+                self.answered(&session, step)
+            }
+            Request::TurnEnd { session, run_id, success, answered } => {
+                let step =
+                    self.ledger.turn_ended(now, &(&session).into(), &run_id, success, answered);
+                self.answered(&session, step)
+            }
+            Request::ToolIntent(intent) => self.intent(peer, id, intent),
+            Request::ToolResult { session, run_id, tool_call_id, outcome, background } => {
+                let Some(outcome) = outcome.outcome() else { return Response::Now(json!({})) };
+                self.result(&session, run_id, tool_call_id, outcome, background)
+            }
+            Request::BackgroundEnd { session, background_id } => {
+                let call = self
+                    .ledger
+                    .get(&session.key)
+                    .and_then(|record| record.background_call())
+                    .filter(|call| {
+                        call.background.as_ref().is_some_and(|background| {
+                            background.id.as_deref() == Some(background_id.as_str())
+                        })
+                    })
+                    .map(|call| call.tool_call_id.clone());
+                if let Some(tool_call_id) = call {
+                    self.background_ended(&session.key, &tool_call_id);
+                }
+                Response::Now(json!({}))
+            }
+            Request::SessionEnd { session, reason } => {
+                if !matches!(reason.as_deref(), Some("new" | "reset")) {
+                    return Response::Now(json!({}));
+                }
+                let step = self.ledger.report(now, &(&session).into(), &Report::SessionEnded);
+                self.announce_holds();
+                self.answered(&session, step)
+            }
+            Request::Hello(_)
+            | Request::Status {}
+            | Request::Sessions {}
+            | Request::Release { .. }
+            | Request::Forget { .. }
+            | Request::Flush {} => {
+                Response::Error(ErrorCode::Refused, "not for the plugin".to_owned())
+            }
+        }
+    }
+
+    fn gateway_started(&mut self, start: GatewayStart) -> Response {
+        let restarted = self
+            .plugin
+            .as_ref()
+            .and_then(|plugin| plugin.incarnation.clone())
+            .filter(|old| *old != start.incarnation || self.phase != Phase::Starting);
+        if let Some(old) = restarted {
+            // Same process, new gateway: what was open before was cut by this restart.
+            let incident = format!("{}:{old}", self.boot.run);
+            let detail = "the gateway restarted inside its process".to_owned();
+            let cut =
+                self.ledger.interrupt_all(clock::now(), &incident, Cause::InProcessRestart, detail);
+            tracing::info!(interrupted = cut.len(), "the gateway restarted inside its process");
+            for key in cut {
+                self.persist_soon(&key);
+            }
+        }
+        self.ledger.set_stopping(self.supervisor.is_stopping());
+        if let Some(plugin) = &mut self.plugin {
+            plugin.incarnation = Some(start.incarnation);
+        }
+        self.learn_gateway(start.version, start.signals);
+        if let Some(port) = start.port {
+            self.gateway = Some(GatewayLink { port, auth: start.auth.unwrap_or_default() });
+        }
+        self.phase = Phase::Recovering;
+        self.kick_notices();
+        Response::Now(self.holds())
+    }
+
+    fn intent(&mut self, peer: &Peer, id: Option<&str>, intent: ToolIntent) -> Response {
+        let session = SessionRef::from(&intent.session);
+        let name = intent.name.clone();
+        let intent = Intent {
+            run_id: intent.run_id,
+            tool_call_id: intent.tool_call_id,
+            name: intent.name,
+            arguments: intent.arguments,
+            too_large: intent.arguments_omitted.map(|omitted| (omitted.bytes, omitted.sha256)),
+        };
+        let step = self.ledger.tool_intent(clock::now(), &session, intent);
+        match step.answer {
+            Answer::Block { reason, end_turn } => {
+                tracing::info!(tool = name, end_turn, "held a tool call until the user has spoken");
+                Response::Now(json!({
+                    "durable": true, "allow": false, "reason": reason, "end_turn": end_turn,
+                }))
+            }
+            Answer::Full => Response::Now(self.not_durable("the limit of sessions is reached")),
+            Answer::Allow
+            | Answer::Noted
+            | Answer::Message { .. }
+            | Answer::Turn { .. }
+            | Answer::Recovery { .. } => {
+                let ack = self.persist(&session.key);
+                let refusal = self.not_durable("its checkpoint could not be made durable");
+                let to_loop = self.to_loop.clone();
+                let (peer, id) = (peer.clone(), id.unwrap_or_default().to_owned());
+                spawn_local(async move {
+                    let result = ack.await.unwrap_or(Err(StoreError::Stopped));
+                    let answer = match &result {
+                        Ok(()) => {
+                            json!({ "durable": true, "allow": true, "reason": null, "end_turn": false })
+                        }
+                        Err(_) => refusal,
+                    };
+                    peer.send(reply(&id, &answer));
+                    let stored = super::engine::Internal::Stored { what: "checkpoints", result };
+                    let _ = to_loop.send(stored).await;
+                });
+                Response::Later
+            }
+        }
+    }
+
+    /// The answer for a call whose record is not on disk: the policy decides whether it runs.
+    fn not_durable(&self, why: &str) -> Value {
+        let allow = self.runs_without_ack();
+        json!({
+            "durable": false,
+            "allow": allow,
+            "reason": if allow { None } else { Some(format!("Not run: {why} (checkpoint.ack = \"require\").")) },
+            "end_turn": false,
+        })
+    }
+
+    fn result(
+        &mut self,
+        session: &Session,
+        run_id: String,
+        tool_call_id: String,
+        outcome: Outcome,
+        mut background: Option<Background>,
+    ) -> Response {
+        if let Some(background) = &mut background {
+            background.start_ticks = background.pid.and_then(process::start_ticks);
+            background.ended_at = None;
+        }
+        let watched = background
+            .as_ref()
+            .and_then(|background| background.pid)
+            .filter(|_| outcome == Outcome::Background);
+        let stopping = self.supervisor.is_stopping();
+        let report = Report::ToolFinished {
+            run_id,
+            tool_call_id: tool_call_id.clone(),
+            outcome,
+            background,
+            stopping,
+        };
+        let step = self.ledger.report(clock::now(), &session.into(), &report);
+        if let Some(pid) = watched {
+            self.watches.watch(pid, &session.key, &tool_call_id, &self.to_loop);
+        }
+        self.answered(session, step)
+    }
+
+    fn answered(&mut self, session: &Session, step: Step) -> Response {
+        if step.persist.is_some() {
+            self.persist_soon(&session.key);
+        }
+        if step.holds_changed {
+            self.announce_holds();
+        }
+        Response::Now(match step.answer {
+            Answer::Noted | Answer::Allow | Answer::Block { .. } => json!({}),
+            Answer::Message { released } => json!({ "released": released }),
+            Answer::Turn { prepend } => json!({ "prepend": prepend }),
+            Answer::Recovery { claim } => json!({ "claim": claim, "reply": null }),
+            Answer::Full => {
+                self.degrade(
+                    "sessions",
+                    "the limit of sessions is reached; new ones are not journaled".to_owned(),
+                );
+                json!({})
+            }
+        })
+    }
+
+    fn shell_request(&mut self, peer: &Peer, id: Option<&str>, request: &Request) -> Response {
+        let now = clock::now();
+        match request {
+            Request::Status {} => Response::Now(self.status()),
+            Request::Sessions {} => {
+                Response::Now(json!({ "sessions": self.ledger.all().collect::<Vec<_>>() }))
+            }
+            Request::Release { key } => match self.ledger.release(now, key, ReleasedBy::Shell) {
+                None => Response::Error(ErrorCode::NotFound, format!("no session {key:?}")),
+                Some(was_held) => {
+                    if was_held {
+                        tracing::info!("a hold was released from the shell");
+                        self.announce_holds();
+                    }
+                    self.reply_when_durable(peer, id, key, json!({ "released": was_held }))
+                }
+            },
+            Request::Forget { key } => {
+                match self.ledger.get(key).map(|record| record.in_flight()) {
+                    None => Response::Error(ErrorCode::NotFound, format!("no session {key:?}")),
+                    Some(true) => Response::Error(
+                        ErrorCode::Refused,
+                        "a turn of this session is under way; forget it when it has ended"
+                            .to_owned(),
+                    ),
+                    Some(false) => {
+                        self.ledger.forget(key);
+                        self.announce_holds();
+                        self.reply_when_durable(peer, id, key, json!({ "forgotten": true }))
+                    }
+                }
+            }
+            Request::Flush {} => {
+                let keys: Vec<String> = self
+                    .ledger
+                    .all()
+                    .filter(|record| record.in_flight())
+                    .map(|record| record.session_key.clone())
+                    .collect();
+                let acks: Vec<_> = keys.iter().map(|key| self.persist(key)).collect();
+                let open = acks.len();
+                reply_when_all(peer, id, acks, json!({ "flushed": open }))
+            }
+            Request::Hello(_)
+            | Request::GatewayStart(_)
+            | Request::GatewayStop { .. }
+            | Request::UserMessage { .. }
+            | Request::RecoveryTurn { .. }
+            | Request::TurnStart { .. }
+            | Request::TurnEnd { .. }
+            | Request::ToolIntent(_)
+            | Request::ToolResult { .. }
+            | Request::BackgroundEnd { .. }
+            | Request::SessionEnd { .. } => {
+                Response::Error(ErrorCode::Refused, "only the companion plugin reports".to_owned())
+            }
+        }
+    }
+
+    fn reply_when_durable(
+        &mut self,
+        peer: &Peer,
+        id: Option<&str>,
+        key: &str,
+        answer: Value,
+    ) -> Response {
+        let ack = self.persist(key);
+        reply_when_all(peer, id, vec![ack], answer)
+    }
+}
+
+fn reply_when_all(
+    peer: &Peer,
+    id: Option<&str>,
+    acks: Vec<crate::store::Ack>,
+    answer: Value,
+) -> Response {
+    let (peer, id) = (peer.clone(), id.map(str::to_owned));
+    spawn_local(async move {
+        let mut failed = None;
+        for ack in acks {
+            if let Err(error) = ack.await.unwrap_or(Err(StoreError::Stopped)) {
+                failed = Some(error);
+            }
+        }
+        match (failed, id) {
+            (None, Some(id)) => peer.send(reply(&id, &answer)),
+            (Some(error), id) => {
+                peer.refuse(id.as_deref(), ErrorCode::NotDurable, &error.to_string())
+            }
+            (None, None) => {}
+        }
+    });
+    Response::Later
+}
+
+fn native_name(native: Native) -> &'static str {
+    match native {
+        Native::Ask => "ask",
+        Native::Ride => "ride",
+        Native::Native => "native",
+    }
+}

@@ -1,0 +1,524 @@
+//! One run: prepare, start the gateway, serve until it ends, leave all durable.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::config::{HoldScope, Loaded, NativePolicy, ReleasePolicy as ReleaseSetting, Settings};
+use crate::control::server::Incoming;
+use crate::control::{server, socket};
+use crate::core::hold::{HoldPolicy, ReleasePolicy};
+use crate::core::ledger::{Ledger, Native, Policy};
+use crate::core::outbox::Entry;
+use crate::core::recovery::{self, BootRecord, ExitFact, Verdict};
+use crate::core::stamp::Stamp;
+use crate::core::supervisor::{Effect, Event};
+use crate::gateway::launch::{EnvSnapshot, env_plan};
+use crate::store::checkpoints::{Scan, scan};
+use crate::store::lease::{Asked, Lease, ask};
+use crate::store::records::{read_boot, read_outbox};
+use crate::store::{Directory, Layout, Place, Writer};
+
+use super::child::{Child, ChildPlan};
+use super::engine::{Engine, Internal, Start};
+use super::exit::ChildEnd;
+use super::process::{Liveness, boot_id, liveness, new_run_id, process_ref};
+use super::signals::{Signals, block, to_nix};
+use super::{boot, clock};
+
+/// What the engine's own tasks may have waiting for the loop.
+const INTERNAL_MAX: usize = 1_024;
+/// How long a gateway of an earlier run that still dies may take, before this one starts beside it.
+const OLD_GATEWAY_WAIT: Duration = Duration::from_secs(10);
+/// How long reports that were written before the gateway's end are still read.
+const LAST_REPORTS_WAIT: Duration = Duration::from_millis(500);
+/// How long the last records may take to get durable after the gateway's end.
+const LAST_WRITES_WAIT: Duration = Duration::from_secs(2);
+/// How long a gateway that serves may go without its plugin before that is called degraded.
+const PLUGIN_WAIT: Duration = Duration::from_secs(180);
+
+/// What to run and where its state is.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    /// The program.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// The environment as tideover found it.
+    pub env: EnvSnapshot,
+    /// The configuration.
+    pub config: Loaded,
+    /// The gateway's state directory.
+    pub state_dir: PathBuf,
+    /// Where the control socket goes.
+    pub socket: PathBuf,
+}
+
+/// Why no child was started.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The system refused something that nothing works without.
+    #[error("cannot {operation}: {source}")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The command cannot be started.
+    #[error(
+        "cannot start {program}: {source} (check the command with `tideover run -- {program} --version`)"
+    )]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The core's policy for some settings.
+#[must_use]
+pub(super) fn policy_of(settings: &Settings) -> Policy {
+    Policy {
+        hold: match settings.recovery.hold {
+            HoldScope::Effects => HoldPolicy::Effects,
+            HoldScope::All => HoldPolicy::All,
+            HoldScope::Off => HoldPolicy::Off,
+        },
+        release: match settings.recovery.release {
+            ReleaseSetting::AnyMessage => ReleasePolicy::AnyMessage,
+            ReleaseSetting::Explicit => ReleasePolicy::Explicit,
+        },
+        native: match settings.recovery.native {
+            NativePolicy::Ask => Native::Ask,
+            NativePolicy::Ride => Native::Ride,
+            NativePolicy::Native => Native::Native,
+        },
+        max_age_ms: i64::try_from(settings.recovery.max_age_ms).unwrap_or(i64::MAX),
+        notify: settings.notice.enabled,
+        redact: settings.checkpoint.redact.clone(),
+    }
+}
+
+/// Runs the command to its end. Must be called on the main thread, before any other thread is made.
+///
+/// # Errors
+/// Only when no child could be started; afterwards the child's end is the answer.
+pub fn run(plan: RunPlan) -> Result<ChildEnd, RunError> {
+    let system = |operation| move |source| RunError::System { operation, source };
+    let mask = block().map_err(|error| system("block signals")(error.into()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the event loop"))?;
+    LocalSet::new().block_on(&runtime, async move {
+        let mut signals = Signals::open().map_err(system("watch signals"))?;
+        let prepared = prepare(&plan);
+        let env = env_plan(&plan.env, prepared.listener.as_ref().map(|_| plan.socket.as_path()));
+        let child_plan = ChildPlan {
+            program: plan.program.clone(),
+            args: plan.args.clone(),
+            env_remove: env.remove,
+            env_set: env.set,
+        };
+        await_old_gateway(prepared.previous.as_ref()).await;
+        let mut child = Child::start(&child_plan, mask).map_err(|source| RunError::Spawn {
+            program: plan.program.to_string_lossy().into_owned(),
+            source,
+        })?;
+        serve(prepared, &mut child, &mut signals, &plan).await
+    })
+}
+
+/// Everything that is found or made before the child starts. Nothing in here can keep it from starting.
+struct Prepared {
+    start: Start,
+    listener: Option<std::os::unix::net::UnixListener>,
+    previous: Option<BootRecord>,
+    marked: Vec<String>,
+    _lease: Option<Lease>,
+}
+
+fn prepare(plan: &RunPlan) -> Prepared {
+    let now = clock::now();
+    let layout = Layout::new(&plan.state_dir);
+    let mut degraded = BTreeMap::new();
+    if let Some(problem) = &plan.config.problem {
+        note(&mut degraded, "config", problem.to_string());
+    }
+    let (lease, supervises) = take_lease(&layout, &mut degraded);
+    let listener = if supervises { bind(plan, &mut degraded) } else { None };
+    let boot_id = boot_id();
+    let found = if supervises { find(&layout, &mut degraded) } else { Found::default() };
+    let run = new_run_id();
+    let last_trace = found
+        .scan
+        .records
+        .iter()
+        .map(|record| record.updated_at)
+        .chain(found.previous.as_ref().map(|record| record.started_at))
+        .max()
+        .unwrap_or(now);
+    let before = recovery::verdict(found.previous.as_ref(), &boot_id, last_trace);
+    let mut ledger = Ledger::new(policy_of(&plan.config.settings), found.scan.records, &run, now);
+    let incident = found.previous.as_ref().map_or(run.as_str(), |record| record.run.as_str());
+    let cause = recovery::cause_after(&before, found.previous.as_ref());
+    let marked = ledger.start(now, incident, cause, before.detail.clone(), before.at);
+    tell(&before, &ledger, marked.len());
+    let store = if supervises { start_writer(layout, &mut degraded) } else { None };
+    Prepared {
+        start: Start {
+            settings: plan.config.settings.clone(),
+            ledger,
+            boot: boot::begin(&run, &boot_id, now),
+            before,
+            names: found.scan.names,
+            outbox: found.outbox,
+            store,
+            degraded,
+        },
+        listener,
+        previous: found.previous,
+        marked,
+        _lease: lease,
+    }
+}
+
+fn note(degraded: &mut BTreeMap<&'static str, String>, concern: &'static str, why: String) {
+    tracing::warn!(concern, "degraded: {why}");
+    degraded.insert(concern, why);
+}
+
+fn tell(before: &Verdict, ledger: &Ledger, marked: usize) {
+    let open = ledger.interrupted().len();
+    tracing::info!(previous = ?before.kind, detail = before.detail, found = marked, open, "start");
+}
+
+/// The lease, and whether this process may supervise. Without one that could be asked for it still does.
+fn take_lease(
+    layout: &Layout,
+    degraded: &mut BTreeMap<&'static str, String>,
+) -> (Option<Lease>, bool) {
+    match ask(&layout.directory(Place::State)) {
+        Ok(Asked::Held(lease)) => (Some(lease), true),
+        Ok(Asked::Taken) => {
+            let why = format!(
+                "another tideover supervises {}; this gateway runs without checkpoints (see `tideover status`)",
+                layout.state_dir().display()
+            );
+            note(degraded, "lease", why);
+            (None, false)
+        }
+        Err(error) => {
+            note(degraded, "lease", error.to_string());
+            (None, true)
+        }
+    }
+}
+
+fn bind(
+    plan: &RunPlan,
+    degraded: &mut BTreeMap<&'static str, String>,
+) -> Option<std::os::unix::net::UnixListener> {
+    match socket::bind(&plan.socket) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            note(degraded, "socket", format!("{error}; nothing is journaled"));
+            None
+        }
+    }
+}
+
+fn start_writer(layout: Layout, degraded: &mut BTreeMap<&'static str, String>) -> Option<Writer> {
+    match Writer::start(layout) {
+        Ok(writer) => Some(writer),
+        Err(error) => {
+            note(degraded, "checkpoints", format!("cannot start the writer: {error}"));
+            None
+        }
+    }
+}
+
+/// What the run before left on disk.
+#[derive(Default)]
+struct Found {
+    previous: Option<BootRecord>,
+    scan: Scan,
+    outbox: BTreeMap<String, Entry>,
+}
+
+fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found {
+    let mut found = Found::default();
+    match Directory::open_or_create(&layout.directory(Place::State))
+        .map(|directory| read_boot(&directory))
+    {
+        Ok(Ok(previous)) => found.previous = previous,
+        Ok(Err(problem)) => note(degraded, "boot record", problem),
+        Err(error) => note(degraded, "boot record", error.to_string()),
+    }
+    match scan_checkpoints(layout) {
+        Ok(scan) => {
+            for finding in &scan.findings {
+                tracing::warn!(file = %finding.path.display(), "checkpoint file: {}", finding.what);
+            }
+            found.scan = scan;
+        }
+        Err(error) => note(degraded, "checkpoints", error.to_string()),
+    }
+    if let Ok(directory) = Directory::open(&layout.directory(Place::Outbox)) {
+        let (entries, problems) = read_outbox(&directory);
+        for problem in problems {
+            tracing::warn!("outbox: {problem}; left alone");
+        }
+        found.outbox = entries
+            .into_iter()
+            .map(|mut entry| {
+                entry.recover();
+                (entry.key.clone(), entry)
+            })
+            .collect();
+    }
+    found
+}
+
+fn scan_checkpoints(layout: &Layout) -> Result<Scan, crate::store::StoreError> {
+    let directory = Directory::open_or_create(&layout.directory(Place::Checkpoints))?;
+    let quarantine = Directory::open_or_create(&layout.quarantine()).ok();
+    scan(&directory, quarantine.as_ref())
+}
+
+/// A gateway of the run before dies with its supervisor; two at once on one state would refuse each other.
+async fn await_old_gateway(previous: Option<&BootRecord>) {
+    let Some(old) =
+        previous.filter(|record| record.boot_id == boot_id()).and_then(|record| record.gateway)
+    else {
+        return;
+    };
+    let deadline = Instant::now() + OLD_GATEWAY_WAIT;
+    while liveness(old.pid, Some(old.start_ticks)) == Liveness::Alive {
+        if Instant::now() >= deadline {
+            tracing::warn!(
+                pid = old.pid,
+                "the gateway of the run before is still there; starting all the same"
+            );
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn serve(
+    prepared: Prepared,
+    child: &mut Child,
+    signals: &mut Signals,
+    plan: &RunPlan,
+) -> Result<ChildEnd, RunError> {
+    let (to_loop, mut internal) = mpsc::channel(INTERNAL_MAX);
+    let mut engine = Engine::new(prepared.start, to_loop);
+    for key in &prepared.marked {
+        engine.persist_soon(key);
+    }
+    engine.boot.gateway = process_ref(child.pid());
+    engine.persist_boot();
+    if !super::process::is_node(child.pid()) && !plan.args.iter().any(|arg| arg == "gateway") {
+        engine.supervisor.set_usr1(crate::core::supervisor::Usr1::Handled);
+    }
+    let mut incoming = match prepared.listener.map(server::serve) {
+        Some(Ok(incoming)) => Some(incoming),
+        Some(Err(error)) => {
+            engine.degrade("socket", error.to_string());
+            None
+        }
+        None => None,
+    };
+    let plugin_deadline = Instant::now() + PLUGIN_WAIT;
+    let mut plugin_waited = false;
+    let mut flush_deadline: Option<Instant> = None;
+    let end = loop {
+        let notice_at = engine.next_notice_at().map(instant_of);
+        tokio::select! {
+            biased;
+            signal = signals.next() => match signal {
+                Ok((signal, who)) => {
+                    let effects = engine.supervisor.step(Event::Signal(signal, who), engine.ledger.any_in_flight());
+                    perform(&mut engine, child, &mut flush_deadline, effects);
+                }
+                Err(source) => return Err(RunError::System { operation: "read signals", source }),
+            },
+            end = child.wait() => match end {
+                Ok(end) => break end,
+                Err(source) => return Err(RunError::System { operation: "wait for the gateway", source }),
+            },
+            () = sleep_maybe(flush_deadline) => {
+                let effects = engine.supervisor.step(Event::FlushDeadline, true);
+                perform(&mut engine, child, &mut flush_deadline, effects);
+            }
+            Some(message) = internal.recv() => {
+                let flushed = matches!(message, Internal::FlushDone);
+                take_internal(&mut engine, message);
+                if flushed {
+                    let effects = engine.supervisor.step(Event::FlushDone, true);
+                    perform(&mut engine, child, &mut flush_deadline, effects);
+                }
+            }
+            Some(message) = recv_maybe(&mut incoming) => take_incoming(&mut engine, message),
+            () = sleep_maybe(notice_at) => engine.kick_notices(),
+            () = sleep_until(plugin_deadline), if !plugin_waited => {
+                plugin_waited = true;
+                take_internal(&mut engine, Internal::PluginMissing);
+            }
+        }
+    };
+    let exit = end.fact(clock::now());
+    engine.supervisor.step(Event::ChildEnded(exit.clone()), true);
+    finish(&mut engine, &exit, &mut incoming, &mut internal).await;
+    Ok(end)
+}
+
+fn perform(
+    engine: &mut Engine,
+    child: &Child,
+    flush_deadline: &mut Option<Instant>,
+    effects: Vec<Effect>,
+) {
+    for effect in effects {
+        match effect {
+            Effect::Forward(signal) => {
+                *flush_deadline = None;
+                child.signal(to_nix(signal));
+            }
+            Effect::ForwardContinue => child.signal(nix::sys::signal::Signal::SIGCONT),
+            Effect::RecordStop(who) => {
+                tracing::info!(
+                    signal = who.signal,
+                    pid = who.pid,
+                    uid = who.uid,
+                    executable = who.executable.as_deref().unwrap_or("unknown"),
+                    "stop requested"
+                );
+                engine.ledger.set_stopping(true);
+                boot::stopping(&mut engine.boot, who);
+                engine.persist_boot();
+            }
+            Effect::StartFlush => {
+                *flush_deadline = Some(Instant::now() + engine.flush_deadline());
+                engine.start_flush();
+            }
+            Effect::FlushMissed => tracing::warn!(
+                "the final flush was cut short; every acknowledged intent is on disk"
+            ),
+            Effect::RefuseUsr1 => tracing::warn!(
+                "SIGUSR1 not passed on: it would open this gateway's debugger; send SIGUSR2, or use `openclaw gateway restart`"
+            ),
+            Effect::Finish(_) => {}
+        }
+    }
+}
+
+fn take_internal(engine: &mut Engine, message: Internal) {
+    match message {
+        Internal::FlushDone => tracing::info!("flush done"),
+        Internal::Stored { what, result } => engine.stored(what, result),
+        Internal::BackgroundEnded { session_key, tool_call_id } => {
+            engine.background_ended(&session_key, &tool_call_id);
+        }
+        Internal::NoticeReady { key } => engine.notice_ready(&key),
+        Internal::NoticeTried { key, attempt } => engine.notice_tried(&key, &attempt),
+        Internal::Routes { found } => engine.routes_found(found),
+        Internal::PluginMissing => {
+            if engine.plugin.is_none() {
+                let why = "the companion plugin has not reported; nothing is journaled (run `tideover install --no-unit`)";
+                engine.degrade("plugin", why.to_owned());
+            }
+        }
+    }
+}
+
+fn take_incoming(engine: &mut Engine, message: Incoming) {
+    match message {
+        Incoming::Hello { peer, id, hello } => engine.hello(peer, &id, &hello),
+        Incoming::Request { peer, id, request } => engine.request(&peer, id.as_deref(), *request),
+        Incoming::Reply { connection, id } => {
+            let ours =
+                engine.plugin.as_ref().is_some_and(|plugin| plugin.peer.connection == connection);
+            if ours && id.starts_with("flush-") {
+                engine.plugin_flushed();
+            }
+        }
+        Incoming::Closed { connection } => {
+            let was_plugin =
+                engine.plugin.as_ref().is_some_and(|plugin| plugin.peer.connection == connection);
+            if was_plugin {
+                engine.plugin = None;
+                if !engine.supervisor.is_stopping() {
+                    tracing::info!("companion plugin disconnected");
+                }
+                // Whatever it still had to flush went with it.
+                if engine.supervisor.state() == crate::core::supervisor::State::Flushing {
+                    engine.plugin_flushed();
+                }
+            }
+        }
+    }
+}
+
+/// The gateway has ended: read what it still said, mark what was cut, make all durable.
+async fn finish(
+    engine: &mut Engine,
+    exit: &ExitFact,
+    incoming: &mut Option<mpsc::Receiver<Incoming>>,
+    internal: &mut mpsc::Receiver<Internal>,
+) {
+    let deadline = Instant::now() + LAST_REPORTS_WAIT;
+    while engine.plugin.is_some() {
+        match timeout_at(deadline, recv_maybe(incoming)).await {
+            Ok(Some(message)) => take_incoming(engine, message),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    let (cause, detail) = recovery::cause_of_exit(engine.boot.stop.as_ref(), exit);
+    let run = engine.boot.run.clone();
+    let cut = engine.ledger.interrupt_all(clock::now(), &run, cause, detail);
+    for key in &cut {
+        engine.persist_soon(key);
+    }
+    boot::exited(&mut engine.boot, exit);
+    engine.persist_boot();
+    tracing::info!(end = exit.describe(), interrupted = cut.len(), "gateway exited");
+    let barrier = engine.barrier();
+    let deadline = Instant::now() + LAST_WRITES_WAIT;
+    if timeout_at(deadline, barrier).await.is_err() {
+        tracing::error!("the last records are not durable after {LAST_WRITES_WAIT:?}");
+    }
+    while let Ok(message) = internal.try_recv() {
+        if let Internal::Stored { what, result } = message {
+            engine.stored(what, result);
+        }
+    }
+}
+
+fn instant_of(at: Stamp) -> Instant {
+    let wait_ms = u64::try_from(at.since_ms(clock::now())).unwrap_or(0);
+    Instant::now() + Duration::from_millis(wait_ms)
+}
+
+async fn sleep_maybe(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn recv_maybe(incoming: &mut Option<mpsc::Receiver<Incoming>>) -> Option<Incoming> {
+    match incoming {
+        Some(incoming) => incoming.recv().await,
+        None => std::future::pending().await,
+    }
+}
