@@ -1,0 +1,240 @@
+// The hooks: what is reported, and what the supervisor's answers do to a turn.
+//
+// No function here decides about a session or words a message; that is the supervisor's. Every
+// handler is registered through guard(), so that a fault of ours costs a report and not a turn.
+
+import { abortRun } from "./abort.js";
+import { cut, isGenuine, isRecoveryNotice, isRecoveryPrompt, routeOf } from "./people.js";
+import { signals } from "./state.js";
+import { text } from "./sessions.js";
+import { argumentFields, backgroundEnds, isAborted, outcomeFields } from "./tools.js";
+
+const FIRST = 1000;
+const LAST = -1000; // before_tool_call: whatever another plugin blocks is no intent
+const NOTICE_WINDOW_MS = 300_000; // how long after a claim the native notice may still come
+
+// Inherited timeouts differ (none on 2026.5.5, 15 s and fail closed on 2026.9.6): state our own.
+const HOOK_TIMEOUT_MS = 15_000;
+
+export function registerHooks(api, state) {
+  const on = (name, handler, opts = {}) =>
+    api.on(name, guard(state, handler), { timeoutMs: HOOK_TIMEOUT_MS, ...opts });
+
+  on("gateway_start", (event, ctx) => gatewayStart(state, event, ctx));
+  on("gateway_stop", (event) => gatewayStop(state, event));
+  on("message_received", (event, ctx) => messageReceived(state, event, ctx));
+  on("before_agent_reply", (event, ctx) => beforeAgentReply(state, event, ctx), { priority: FIRST });
+  on("agent_turn_prepare", (event, ctx) => turnPrepare(state, event, ctx));
+  on("agent_end", (event, ctx) => turnEnd(state, event, ctx));
+  on("before_tool_call", (event, ctx) => toolIntent(state, event, ctx), { priority: LAST });
+  on("after_tool_call", (event, ctx) => toolResult(state, event, ctx));
+  on("message_sending", (event, ctx) => messageSending(state, event, ctx), { priority: FIRST });
+  on("session_end", (event, ctx) => sessionEnd(state, event, ctx));
+}
+
+/** Contains a handler's faults, and hands it each event once however often it is registered. */
+function guard(state, handler) {
+  return async (event, ctx) => {
+    try {
+      if (!state.first(event)) return undefined;
+      return await handler(event ?? {}, ctx ?? {});
+    } catch {
+      return undefined;
+    }
+  };
+}
+
+async function gatewayStart(state, event, ctx) {
+  state.gatewayStarted();
+  ctx.abortSignal?.addEventListener?.("abort", () => (state.stopping = true), { once: true });
+  const auth = ctx.config?.gateway?.auth ?? {};
+  const result = await state.link.request("gateway_start", {
+    incarnation: state.incarnation,
+    port: event.port ?? ctx.port ?? null,
+    // Only plain strings: a SecretRef is not ours to resolve.
+    auth: {
+      token: text(auth.token) ?? text(process.env.OPENCLAW_GATEWAY_TOKEN),
+      password: text(auth.password) ?? text(process.env.OPENCLAW_GATEWAY_PASSWORD),
+    },
+    version: state.gatewayVersion,
+    signals: signals(),
+  });
+  state.remember(result ?? {});
+}
+
+async function gatewayStop(state, event) {
+  state.stopping = true;
+  await state.link.request("gateway_stop", {
+    incarnation: state.incarnation,
+    reason: text(event.reason) ?? "gateway stopping",
+  });
+}
+
+// Not awaited by the gateway. Everything up to the request is synchronous, so that the message is
+// known, and its report on its way, before the turn it starts can ask anything.
+async function messageReceived(state, event, ctx) {
+  const session = state.sessions.learn({ sessionKey: event.sessionKey ?? ctx.sessionKey });
+  if (session === null || !isGenuine(event, ctx)) return;
+  const route = routeOf(event, ctx);
+  state.people.heard(session.key, { text: text(event.content), route });
+  if (state.isHeld(session)) state.heard.add(session.key);
+  state.link.report("user_message", {
+    session,
+    route,
+    text: cut(event.content),
+    message_id: text(event.messageId) ?? text(ctx.messageId),
+    sender_id: text(event.senderId) ?? text(ctx.senderId),
+  });
+}
+
+/** Claims the gateway's own recovery turn, which is about to run (2026.9.6), if so told. */
+async function beforeAgentReply(state, event, ctx) {
+  const session = state.sessions.learn(ctx);
+  if (session === null || !isRecoveryPrompt(event.cleanedBody)) return undefined;
+  if (state.welcomed && state.policy.native !== "ask") return undefined;
+  if (text(ctx.senderId) !== null) return undefined; // a person who quotes it
+  const runId = text(ctx.runId);
+  const known = runId === null ? undefined : state.claims.get(runId);
+  const claim = known ?? claimRecovery(state, session, runId);
+  if (runId !== null) state.claims.set(runId, claim);
+  return await claim;
+}
+
+async function claimRecovery(state, session, runId) {
+  const answer = await state.link.request("recovery_turn", { session, run_id: runId });
+  if (answer?.claim !== true) return undefined;
+  state.claimedAt = Date.now();
+  const reply = text(answer.reply);
+  // Without a reply the gateway takes the turn for one that chose silence ("NO_REPLY").
+  return reply === null ? { handled: true } : { handled: true, reply: { text: reply } };
+}
+
+/** Suppresses "I'm continuing your interrupted request…" where the supervisor answers instead. */
+async function messageSending(state, event, ctx) {
+  if (!isRecoveryNotice(event.content)) return undefined;
+  if (!state.welcomed || state.policy.native === "native") return undefined;
+  const key = text(ctx.sessionKey);
+  const ours = key === null
+    // The notice names no session (2026.9.6): any interruption known to the supervisor is meant.
+    ? state.interrupted.length > 0 || Date.now() - (state.claimedAt ?? 0) < NOTICE_WINDOW_MS
+    : state.isInterrupted({ key, id: null });
+  return ours ? { cancel: true } : undefined;
+}
+
+/** Reports the start of a turn, once a run: a retried attempt gets the same text again. */
+async function turnPrepare(state, event, ctx) {
+  const session = state.sessions.learn(ctx);
+  const runId = text(ctx.runId);
+  if (session === null || runId === null) return undefined;
+  const turn = state.turns.get(runId) ?? turnStart(state, session, runId, event, ctx);
+  state.turns.set(runId, turn);
+  const prepend = await turn;
+  return prepend === null ? undefined : { prependContext: prepend };
+}
+
+async function turnStart(state, session, runId, event, ctx) {
+  const { origin, message } = state.people.originOf(session, event.prompt, ctx);
+  try {
+    const answer = await state.link.request("turn_start", {
+      session,
+      run_id: runId,
+      origin,
+      trigger: text(ctx.trigger),
+      text: cut(message?.text ?? event.prompt),
+      route: message?.route ?? null,
+    });
+    return text(answer?.prepend);
+  } catch {
+    return null;
+  }
+}
+
+async function turnEnd(state, event, ctx) {
+  const session = state.sessions.learn(ctx);
+  const runId = text(event.runId) ?? text(ctx.runId);
+  if (session === null || runId === null) return;
+  const success = event.success === true;
+  state.link.report("turn_end", {
+    session,
+    run_id: runId,
+    success,
+    answered: success && hasAnswer(event.messages),
+  });
+  for (const [call, { run_id: run }] of state.calls) if (run === runId) state.calls.delete(call);
+}
+
+/** Whether the model's last word is a text, and not a tool call or nothing. */
+function hasAnswer(messages) {
+  const last = Array.isArray(messages) ? messages.at(-1) : null;
+  if (last?.role !== "assistant") return false;
+  if (typeof last.content === "string") return last.content.trim().length > 0;
+  return Array.isArray(last.content) && last.content.some((part) =>
+    part?.type === "text" && typeof part.text === "string" && part.text.trim().length > 0);
+}
+
+async function toolIntent(state, event, ctx) {
+  const session = state.sessions.ofTool({ ...ctx, runId: text(event.runId) ?? ctx.runId });
+  if (session === null) return undefined;
+  const call = {
+    session,
+    run_id: text(event.runId) ?? text(ctx.runId),
+    tool_call_id: text(event.toolCallId) ?? text(ctx.toolCallId),
+    name: text(event.toolName) ?? "tool",
+  };
+  state.calls.set(callKey(call), call);
+  let answer;
+  try {
+    answer = await state.link.request("tool_intent", { ...call, ...argumentFields(event.params) });
+  } catch {
+    return unanswered(state, call);
+  }
+  if (answer?.allow !== false) return undefined;
+  state.calls.delete(callKey(call));
+  if (answer.end_turn === true) endTurn(session);
+  return blocked(answer.reason);
+}
+
+/** The supervisor does not answer: what is held stays held, else the policy decides. */
+function unanswered(state, call) {
+  const held = state.isHeld(call.session);
+  if (!held && state.policy.ack !== "require") return undefined;
+  state.calls.delete(callKey(call));
+  return blocked(null);
+}
+
+// An empty reason makes the gateway use its own words ("Tool call blocked by plugin hook").
+const blocked = (reason) => ({ block: true, blockReason: text(reason) ?? undefined });
+
+// After this hook has answered, so that the blocked call gets its result before the run ends.
+function endTurn(session) {
+  const timer = setTimeout(() => abortRun(session.id).catch(() => {}), 0);
+  timer.unref?.();
+}
+
+async function toolResult(state, event, ctx) {
+  const session = state.sessions.ofTool({ ...ctx, runId: text(event.runId) ?? ctx.runId });
+  if (session === null) return;
+  const call = {
+    session,
+    run_id: text(event.runId) ?? text(ctx.runId),
+    tool_call_id: text(event.toolCallId) ?? text(ctx.toolCallId),
+    name: text(event.toolName) ?? "tool",
+  };
+  state.calls.delete(callKey(call));
+  // Cut off by the stop of the gateway: whether it had its effect is not known, so say nothing.
+  if (state.stopping && isAborted(event)) return;
+  state.link.report("tool_result", { ...call, ...outcomeFields(event) });
+  for (const end of backgroundEnds(event)) state.link.report("background_end", { session, ...end });
+}
+
+async function sessionEnd(state, event, ctx) {
+  if (event.reason !== "new" && event.reason !== "reset") return;
+  const session = state.sessions.learn({
+    sessionKey: event.sessionKey ?? ctx.sessionKey,
+    sessionId: event.sessionId ?? ctx.sessionId,
+    agentId: ctx.agentId,
+  });
+  if (session !== null) state.link.report("session_end", { session, reason: event.reason });
+}
+
+const callKey = ({ run_id: run, tool_call_id: call, name }) => `${run}\n${call ?? name}`;

@@ -1,0 +1,133 @@
+// The plugin's only state, one for the whole process.
+//
+// The gateway calls register() two or more times: at the start, again on the first turn
+// (2026.5.5), in "discovery" mode (2026.9.6), and after an in-process restart. Each call may even
+// evaluate this module anew, so the state hangs on globalThis and not on the module.
+
+import { randomUUID } from "node:crypto";
+import { Link } from "./socket.js";
+import { BoundedMap, Sessions } from "./sessions.js";
+import { People } from "./people.js";
+
+const SLOT = Symbol.for("tideover.plugin");
+const VERSION = "0.1.0";
+const RUNS_MAX = 512;
+const CALLS_MAX = 1024;
+
+/** The state of this process; null when no supervisor started it. */
+export function stateOf(env = process.env) {
+  if (globalThis[SLOT] === undefined) {
+    const path = env.TIDEOVER_SOCKET;
+    globalThis[SLOT] = path ? new State(path) : null;
+  }
+  // Commands which the agent runs inherit the environment; the socket is not theirs.
+  delete env.TIDEOVER_SOCKET;
+  return globalThis[SLOT];
+}
+
+/** For tests: forgets the state of this process. */
+export function forgetState() {
+  delete globalThis[SLOT];
+}
+
+class State {
+  sessions = new Sessions();
+  people = new People();
+  policy = { ack: "prefer", native: "ask" };
+  welcomed = false; // until then the policy above is a guess, and nothing native is touched
+  held = []; // sessions whose effects are held, as last told
+  interrupted = [];
+  heard = new Set(); // keys of sessions whose person has spoken since `held` was told
+  turns = new BoundedMap(RUNS_MAX); // runId → Promise of { prepend }
+  claims = new BoundedMap(RUNS_MAX); // runId → Promise of the before_agent_reply result
+  calls = new BoundedMap(CALLS_MAX); // call key → { session, run_id, tool_call_id, name }
+  seen = new WeakSet(); // events acted upon
+  stopping = false;
+  #gatewayVersion = null;
+  #incarnation = null;
+  #started = false;
+
+  constructor(path) {
+    this.link = new Link({
+      path,
+      hello: () => ({
+        v: 1,
+        role: "plugin",
+        pid: process.pid,
+        plugin_version: VERSION,
+        gateway: { version: this.#gatewayVersion, incarnation: this.incarnation },
+        signals: signals(),
+      }),
+      onHello: (result) => this.#welcome(result),
+      // Reports are written as they are made, so all that a flush asks for is what is still open.
+      onRequest: ({ type }) => (type === "flush" ? { open: [...this.calls.values()] } : undefined),
+      onEvent: (frame) => frame.type === "holds" && this.remember(frame),
+    });
+  }
+
+  get incarnation() {
+    this.#incarnation ??= randomUUID();
+    return this.#incarnation;
+  }
+
+  set gatewayVersion(version) {
+    if (typeof version === "string" && version.length > 0) this.#gatewayVersion = version;
+  }
+
+  get gatewayVersion() {
+    return this.#gatewayVersion;
+  }
+
+  /** A gateway has started in this process; the second one gets an identity of its own. */
+  gatewayStarted() {
+    if (this.#started) this.#incarnation = randomUUID();
+    this.#started = true;
+    this.stopping = false;
+  }
+
+  /** Whether this event is handled now for the first time (two registries may both hold us). */
+  first(event) {
+    if (event === null || typeof event !== "object") return true;
+    if (this.seen.has(event)) return false;
+    this.seen.add(event);
+    return true;
+  }
+
+  /** Replaces the cached sets by what the supervisor says. */
+  remember({ held, interrupted }) {
+    if (Array.isArray(held)) {
+      this.held = held;
+      this.heard.clear();
+    }
+    if (Array.isArray(interrupted)) this.interrupted = interrupted;
+  }
+
+  /** Fail safe, for a supervisor that does not answer: is this session held, as far as known? */
+  isHeld(session) {
+    return lists(this.held, session) && !this.heard.has(session.key);
+  }
+
+  isInterrupted(session) {
+    return lists(this.interrupted, session);
+  }
+
+  #welcome(result) {
+    const { ack, native } = result.policy ?? {};
+    if (ack === "prefer" || ack === "require") this.policy.ack = ack;
+    if (native === "ask" || native === "ride" || native === "native") this.policy.native = native;
+    this.welcomed = true;
+    this.remember(result);
+  }
+}
+
+/** What the restart signals mean here: without a listener USR1 opens Node's inspector. */
+export function signals() {
+  return {
+    usr1: process.listenerCount("SIGUSR1") > 0,
+    usr2: process.listenerCount("SIGUSR2") > 0,
+  };
+}
+
+function lists(sessions, { key, id }) {
+  return sessions.some((s) => s?.key === key || (id !== null && s?.id === id));
+}

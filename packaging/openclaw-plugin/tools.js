@@ -1,0 +1,66 @@
+// What the supervisor is told of a tool call and of its result.
+
+import { createHash } from "node:crypto";
+
+const ARGUMENTS_BYTES_MAX = 524_288;
+
+/** The fields `arguments` (and `arguments_omitted`) of a tool_intent. */
+export function argumentFields(params) {
+  let json;
+  try {
+    json = JSON.stringify(params ?? {}) ?? "{}";
+  } catch {
+    return { arguments: null, arguments_omitted: { bytes: 0, sha256: "" } }; // no JSON: cyclic
+  }
+  const bytes = Buffer.byteLength(json);
+  if (bytes <= ARGUMENTS_BYTES_MAX) return { arguments: params ?? {} };
+  const sha256 = createHash("sha256").update(json).digest("hex");
+  return { arguments: null, arguments_omitted: { bytes, sha256 } };
+}
+
+/** The fields `outcome` and `background` of a tool_result. */
+export function outcomeFields(event) {
+  const details = event?.result?.details;
+  const status = details?.status;
+  if (status === "running" && event.toolName === "exec") {
+    const pid = Number.isInteger(details.pid) ? details.pid : null;
+    const id = typeof details.sessionId === "string" ? details.sessionId : null;
+    return { outcome: "background", background: { pid, id } };
+  }
+  if (status === "blocked") return { outcome: "blocked", background: null };
+  const failed = Boolean(event?.error) || event?.result?.isError === true
+    || status === "error" || status === "failed" || isBadExit(details?.exitCode);
+  return { outcome: failed ? "error" : "ok", background: null };
+}
+
+/** Whether a result only says that the call was cut off: then its outcome is not known. */
+export function isAborted(event) {
+  if (event?.result?.details?.status === "aborted") return true;
+  return typeof event?.error === "string" && /\babort/i.test(event.error);
+}
+
+/**
+ * The ends of background commands which a `process` call shows: polled or logged to its end,
+ * killed, or listed as finished. Fields of background_end, none when all of them still run.
+ */
+export function backgroundEnds(event) {
+  if (event?.toolName !== "process" || event.error) return [];
+  const { action, sessionId } = event.params ?? {};
+  const details = event.result?.details;
+  if (action === "list") return (details?.sessions ?? []).flatMap(ended);
+  if (typeof sessionId !== "string" || sessionId.length === 0) return [];
+  if (action === "poll" || action === "log") {
+    return details?.sessionId === sessionId ? ended(details) : []; // a failed lookup names none
+  }
+  const killed = (action === "kill" || action === "remove") && typeof details?.name === "string";
+  return killed ? [{ background_id: sessionId, outcome: "error" }] : [];
+}
+
+function ended({ sessionId, status, exitCode }) {
+  if (typeof sessionId !== "string") return [];
+  if (status !== "completed" && status !== "failed") return []; // still running
+  const ok = status === "completed" && !isBadExit(exitCode);
+  return [{ background_id: sessionId, outcome: ok ? "ok" : "error" }];
+}
+
+const isBadExit = (exitCode) => Number.isInteger(exitCode) && exitCode !== 0;
