@@ -4,7 +4,9 @@
 // handler is registered through guard(), so that a fault of ours costs a report and not a turn.
 
 import { abortRun } from "./abort.js";
-import { cut, isGenuine, isRecoveryNotice, isRecoveryPrompt, routeOf } from "./people.js";
+import {
+  cut, isGenuine, isNativeCommand, isRecoveryNotice, isRecoveryPrompt, routeOf,
+} from "./people.js";
 import { signals } from "./state.js";
 import { text } from "./sessions.js";
 import { argumentFields, backgroundEnds, isAborted, outcomeFields } from "./tools.js";
@@ -76,7 +78,12 @@ async function messageReceived(state, event, ctx) {
   const session = state.sessions.learn({ sessionKey: event.sessionKey ?? ctx.sessionKey });
   if (session === null || !isGenuine(event, ctx)) return;
   const route = routeOf(event, ctx);
-  state.people.heard(session.key, { text: text(event.content), route });
+  const message = { text: text(event.content), route };
+  if (isNativeCommand(session.key)) {
+    state.people.commanded(message);
+    return;
+  }
+  state.people.heard(session.key, message);
   if (state.isHeld(session)) state.heard.add(session.key);
   state.link.report("user_message", {
     session,
@@ -207,7 +214,7 @@ const blocked = (reason) => ({ block: true, blockReason: text(reason) ?? undefin
 
 // After this hook has answered, so that the blocked call gets its result before the run ends.
 function endTurn(session) {
-  const timer = setTimeout(() => abortRun(session.id).catch(() => {}), 0);
+  const timer = setTimeout(() => abortRun(session).catch(() => {}), 0);
   timer.unref?.();
 }
 

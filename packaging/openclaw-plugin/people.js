@@ -32,6 +32,13 @@ export function isGenuine(event, ctx) {
   return !(text(event?.messageId) ?? "").startsWith(CONTINUATION_ID);
 }
 
+/**
+ * Whether a message is one of the channel's native commands ("/status"). It comes under a session
+ * of its own ("agent:main:telegram:slash:4242"), and is an order to the gateway, not a word to the
+ * agent: it says nothing about an interrupted task.
+ */
+export const isNativeCommand = (key) => /:slash:[^:]+$/.test(key);
+
 /** Where an answer to this message would go, in the words of the gateway's `send` call. */
 export function routeOf(event, ctx) {
   const meta = event?.metadata ?? {};
@@ -51,12 +58,20 @@ export function routeOf(event, ctx) {
 
 export class People {
   #waiting = new BoundedMap(SESSIONS_MAX); // session key → [{ text, at, route }]
+  #commands = []; // native commands: some carry a message on to a session ("/new do this")
 
   /** Keeps a person's message until a turn takes it up. */
   heard(key, message) {
     const waiting = this.#waiting.get(key) ?? [];
     waiting.push({ ...message, at: Date.now() });
     this.#waiting.set(key, waiting.slice(-WAITING_MAX));
+  }
+
+  /** Keeps a native command, whose session we cannot know yet. */
+  commanded(message) {
+    const now = Date.now();
+    this.#commands = this.#commands.filter(({ at }) => now - at < UNMATCHED_MS_MAX).slice(-WAITING_MAX);
+    this.#commands.push({ ...message, at: now });
   }
 
   /**
@@ -71,7 +86,7 @@ export class People {
     }
     const message = ctx?.inputProvenance?.kind === "internal_system"
       ? null
-      : this.#take(session.key, prompt);
+      : this.#take(session.key, prompt) ?? this.#takeCommand(prompt);
     if (message) return { origin: "user", message };
     return { origin: isRecoveryPrompt(prompt) ? "recovery" : "system", message: null };
   }
@@ -94,5 +109,14 @@ export class People {
     const fresh = waiting.filter(({ at }) => Date.now() - at < UNMATCHED_MS_MAX);
     this.#waiting.delete(key);
     return fresh.at(-1) ?? null;
+  }
+
+  #takeCommand(prompt) {
+    const said = typeof prompt === "string" ? prompt : "";
+    const at = this.#commands.findIndex(({ text: t }) => {
+      const rest = (t ?? "").replace(/^\/\S+\s*/, "").trim().slice(0, MATCH_CHARS);
+      return rest.length > 0 && said.includes(rest);
+    });
+    return at < 0 ? null : this.#commands.splice(at, 1)[0];
   }
 }
