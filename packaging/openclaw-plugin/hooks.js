@@ -99,7 +99,8 @@ async function beforeAgentReply(state, event, ctx) {
   const session = state.sessions.learn(ctx);
   if (session === null || !isRecoveryPrompt(event.cleanedBody)) return undefined;
   if (state.welcomed && state.policy.native !== "ask") return undefined;
-  if (text(ctx.senderId) !== null) return undefined; // a person who quotes it
+  // A person may quote the gateway. The context does not tell: it names the last sender here, too.
+  if (state.people.carries(session.key, event.cleanedBody)) return undefined;
   const runId = text(ctx.runId);
   const known = runId === null ? undefined : state.claims.get(runId);
   const claim = known ?? claimRecovery(state, session, runId);

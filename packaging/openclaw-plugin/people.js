@@ -91,14 +91,16 @@ export class People {
     return { origin: isRecoveryPrompt(prompt) ? "recovery" : "system", message: null };
   }
 
+  /** Whether this prompt carries a person's message that no turn has taken up yet. */
+  carries(key, prompt) {
+    return (this.#waiting.get(key) ?? []).some((message) => isIn(message, prompt));
+  }
+
   #take(key, prompt) {
     const waiting = this.#waiting.get(key);
     if (!waiting?.length) return null;
     const said = typeof prompt === "string" ? prompt : "";
-    const carried = waiting.filter(({ text: t }) => {
-      const head = (t ?? "").trim().slice(0, MATCH_CHARS);
-      return head.length > 0 && said.includes(head);
-    });
+    const carried = waiting.filter((message) => isIn(message, said));
     if (carried.length > 0) {
       this.#waiting.set(key, waiting.filter((m) => !carried.includes(m)));
       return carried.at(-1);
@@ -119,4 +121,9 @@ export class People {
     });
     return at < 0 ? null : this.#commands.splice(at, 1)[0];
   }
+}
+
+function isIn(message, prompt) {
+  const head = (message.text ?? "").trim().slice(0, MATCH_CHARS);
+  return head.length > 0 && prompt.includes(head);
 }
