@@ -35,6 +35,7 @@ export class Link {
   #queuedBytes = 0;
   #nextId = 1;
   #timeouts = 0;
+  #lastTimeoutMs = 0;
   #backoffMs = BACKOFF_MS_MIN;
   timeoutMs = TIMEOUT_MS_DEFAULT;
 
@@ -75,10 +76,13 @@ export class Link {
   }
 
   #await(id, resolve, reject, timeoutMs) {
+    const sentMs = performance.now();
     const timer = setTimeout(() => {
       this.#pending.delete(id);
       reject(new LinkError("timeout"));
-      this.#timeouts += 1;
+      // A burst that waits out one slow moment of the supervisor counts once.
+      if (sentMs >= this.#lastTimeoutMs) this.#timeouts += 1;
+      this.#lastTimeoutMs = performance.now();
       if (this.#timeouts >= TIMEOUTS_IN_A_ROW_MAX) this.#drop();
     }, timeoutMs);
     timer.unref?.();
@@ -88,6 +92,7 @@ export class Link {
   #connect() {
     this.#state = "connecting";
     this.#timeouts = 0;
+    this.#lastTimeoutMs = 0;
     let socket;
     try {
       socket = net.createConnection({ path: this.#path });

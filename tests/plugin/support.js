@@ -1,0 +1,105 @@
+// A supervisor's end of the socket, and a gateway's end of the plugin, for the tests beside this.
+
+import { mkdtempSync, rmSync } from "node:fs";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+
+import plugin from "../../packaging/openclaw-plugin/index.js";
+import { forgetState } from "../../packaging/openclaw-plugin/state.js";
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Waits until `condition` holds; fails after `ms`. */
+export async function until(condition, ms = 3000) {
+  const end = Date.now() + ms;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error("the condition did not come true");
+    await sleep(5);
+  }
+}
+
+/** A fake supervisor. `answer(frame)` gives the result of a request; undefined leaves it open. */
+export async function supervisor(answer = () => ({}), welcome = {}) {
+  const dir = mkdtempSync(path.join(tmpdir(), "tideover-plugin-"));
+  const socketPath = path.join(dir, "control.sock");
+  const frames = [];
+  const connections = [];
+  const self = { frames, connections, path: socketPath, answer, welcome };
+  const server = net.createServer((socket) => {
+    connections.push(socket);
+    socket.on("error", () => {});
+    let rest = "";
+    socket.setEncoding("utf8").on("data", (chunk) => {
+      const lines = (rest + chunk).split("\n");
+      rest = lines.pop();
+      for (const line of lines) receive(socket, JSON.parse(line));
+    });
+  });
+  const receive = (socket, frame) => {
+    frames.push(frame);
+    if (frame.id === undefined || "ok" in frame) return;
+    const result = frame.type === "hello"
+      ? { v: 1, tideover: "0", policy: {}, held: [], interrupted: [], ...self.welcome }
+      : self.answer(frame);
+    if (result === undefined) return;
+    const reply = result.error ? { ok: false, ...result } : { ok: true, result };
+    socket.write(`${JSON.stringify({ id: frame.id, ...reply })}\n`);
+  };
+  self.of = (type) => frames.filter((frame) => frame.type === type);
+  self.send = (frame) => connections.at(-1).write(`${JSON.stringify(frame)}\n`);
+  self.close = () => {
+    for (const socket of connections) socket.destroy();
+    server.close();
+    rmSync(dir, { recursive: true, force: true });
+  };
+  await new Promise((resolve) => server.listen(socketPath, resolve));
+  return self;
+}
+
+/** Registers the plugin as a gateway would, and fires its hooks. */
+export function gateway(socketPath) {
+  forgetState();
+  if (socketPath) process.env.TIDEOVER_SOCKET = socketPath;
+  else delete process.env.TIDEOVER_SOCKET;
+  let hooks = [];
+  const register = ({ keep = false } = {}) => {
+    if (!keep) hooks = [];
+    plugin.register({
+      registrationMode: "full",
+      runtime: { version: "2026.0.0" },
+      on: (name, handler, opts) => hooks.push({ name, handler, opts }),
+    });
+  };
+  register();
+  return {
+    register,
+    hooks: () => hooks,
+    /** Fires a hook; the result of the last handler that returned one. */
+    async fire(name, event, ctx = {}) {
+      let result;
+      for (const hook of hooks.filter((h) => h.name === name)) {
+        result = (await hook.handler(event, ctx)) ?? result;
+      }
+      return result;
+    },
+  };
+}
+
+export const MAIN = "agent:main:main";
+export const SESSION = { sessionKey: MAIN, sessionId: "s-1", agentId: "main" };
+
+/** A tool call as the hooks see it on 2026.5.5: under the policy key. */
+export const toolCall = (over = {}) => [
+  { toolName: "exec", params: { command: "true" }, runId: "r-1", toolCallId: "c-1", ...over },
+  { sessionKey: "agent:main:telegram:default:direct:1", sessionId: "s-1", runId: "r-1" },
+];
+
+/** A message of a person, as the hooks see it. */
+export const message = (content = "please deploy", over = {}) => [
+  {
+    from: "telegram:1", content, messageId: "11", senderId: "1", sessionKey: MAIN,
+    metadata: { originatingChannel: "telegram", originatingTo: "telegram:1" }, ...over,
+  },
+  { channelId: "telegram", accountId: "default", sessionKey: MAIN },
+];
