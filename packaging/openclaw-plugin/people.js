@@ -7,7 +7,8 @@
 
 import { BoundedMap, text } from "./sessions.js";
 
-const RECOVERY_PROMPT = "[System] Your previous turn was interrupted";
+// 2026.5.5 puts "[Sun 2026-11-22 18:46 UTC] " in front, and lines of queued events before that.
+const RECOVERY_PROMPT = /^(\[[^\]\n]{1,60}\] )?\[System\] Your previous turn was interrupted/m;
 const RECOVERY_TOOL = "main_session_restart_recovery";
 const RECOVERY_NOTICE = "I'm continuing your interrupted request";
 const CONTINUATION_ID = "restart-sentinel:";
@@ -18,7 +19,7 @@ const MATCH_CHARS = 160;
 const TEXT_CHARS_MAX = 4000;
 
 export const isRecoveryPrompt = (prompt) =>
-  typeof prompt === "string" && prompt.trimStart().startsWith(RECOVERY_PROMPT);
+  typeof prompt === "string" && RECOVERY_PROMPT.test(prompt);
 
 export const isRecoveryNotice = (content) =>
   typeof content === "string" && content.trimStart().startsWith(RECOVERY_NOTICE);

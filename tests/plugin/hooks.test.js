@@ -112,6 +112,7 @@ test("a turn's origin: a person's only with a message behind it", async () => {
   await gw.fire("message_received", ...message());
   assert.equal(await origin("poll", { runId: "b", trigger: "heartbeat" }), "heartbeat");
   assert.equal(await origin(RECOVERY, { runId: "c" }), "recovery");
+  assert.equal(await origin(`[Sun 18:46 UTC] ${RECOVERY}`, { runId: "c2" }), "recovery");
   const wrapped = "Sender (untrusted metadata):\n…\n\nplease deploy";
   assert.equal(await origin(wrapped, { runId: "d", trigger: "user" }), "user");
   assert.equal(peer.of("turn_start").at(-1).text, "please deploy");
