@@ -5,7 +5,7 @@
 
 import { abortRun } from "./abort.js";
 import {
-  cut, isGenuine, isNativeCommand, isRecoveryNotice, isRecoveryPrompt, routeOf,
+  cut, isCommand, isGenuine, isRecoveryNotice, isRecoveryPrompt, routeOf,
 } from "./people.js";
 import { signals } from "./state.js";
 import { text } from "./sessions.js";
@@ -79,7 +79,7 @@ async function messageReceived(state, event, ctx) {
   if (session === null || !isGenuine(event, ctx)) return;
   const route = routeOf(event, ctx);
   const message = { text: text(event.content), route };
-  if (isNativeCommand(session.key)) {
+  if (isCommand(session.key, message.text)) {
     state.people.commanded(message);
     return;
   }

@@ -34,11 +34,12 @@ export function isGenuine(event, ctx) {
 }
 
 /**
- * Whether a message is one of the channel's native commands ("/status"). It comes under a session
- * of its own ("agent:main:telegram:slash:4242"), and is an order to the gateway, not a word to the
- * agent: it says nothing about an interrupted task.
+ * Whether a message is a command ("/status", "/new do this"): an order to the gateway, which says
+ * nothing about an interrupted task. On 2026.5.5 native ones come under a session of their own
+ * ("agent:main:telegram:slash:4242"), on 2026.9.6 under that of the conversation.
  */
-export const isNativeCommand = (key) => /:slash:[^:]+$/.test(key);
+export const isCommand = (key, content) =>
+  /:slash:[^:]+$/.test(key) || /^\s*\/[a-z][\w-]*(@\w+)?(\s|:|$)/i.test(content ?? "");
 
 /** Where an answer to this message would go, in the words of the gateway's `send` call. */
 export function routeOf(event, ctx) {
@@ -59,7 +60,7 @@ export function routeOf(event, ctx) {
 
 export class People {
   #waiting = new BoundedMap(SESSIONS_MAX); // session key → [{ text, at, route }]
-  #commands = []; // native commands: some carry a message on to a session ("/new do this")
+  #commands = []; // of these, some carry a message on to a session ("/new do this")
 
   /** Keeps a person's message until a turn takes it up. */
   heard(key, message) {
@@ -68,7 +69,7 @@ export class People {
     this.#waiting.set(key, waiting.slice(-WAITING_MAX));
   }
 
-  /** Keeps a native command, whose session we cannot know yet. */
+  /** Keeps a command, whose session we may not know yet. */
   commanded(message) {
     const now = Date.now();
     this.#commands = this.#commands.filter(({ at }) => now - at < UNMATCHED_MS_MAX).slice(-WAITING_MAX);

@@ -127,11 +127,24 @@ test("a continuation that the gateway dispatches as a message is nobody's word",
   const gw = gateway(peer.path);
   await gw.fire("message_received", ...message("go on", { senderId: undefined, from: "" }));
   await gw.fire("message_received", ...message("go on", { messageId: "restart-sentinel:x" }));
-  const slash = { sessionKey: "agent:main:telegram:slash:1" };
-  await gw.fire("message_received", ...message("/status", slash));
   await prepare(gw, "go on");
   assert.equal(peer.of("user_message").length, 0);
   assert.equal(peer.of("turn_start")[0].origin, "system");
+});
+
+test("a command is no word on the task, but what it carries on is a person's", async () => {
+  peer = await supervisor();
+  const gw = gateway(peer.path);
+  const slash = { sessionKey: "agent:main:telegram:slash:1" };
+  await gw.fire("message_received", ...message("/status", slash));
+  await gw.fire("message_received", ...message("/status@labbot"));
+  await prepare(gw, "an RPC");
+  await gw.fire("message_received", ...message("/new do this", slash));
+  await prepare(gw, "Sender:\n\ndo this", { runId: "r-2" });
+  assert.equal(peer.of("user_message").length, 0);
+  assert.deepEqual(peer.of("turn_start").map(({ origin }) => origin), ["system", "user"]);
+  await gw.fire("message_received", ...message("/etc/hosts looks wrong"));
+  await until(() => peer.of("user_message").length === 1);
 });
 
 test("a forum topic keeps its thread", async () => {
