@@ -228,11 +228,15 @@ export class Link {
   }
 }
 
+// Half a surrogate pair, which JSON.stringify leaves as an escape and strict readers refuse. A text
+// cut at a length may end in one.
+const LONE_SURROGATE = /(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}/gi;
+
 /** One frame as a line, or null when it is over the limit or no JSON. */
 export function encode(frame) {
   let line;
   try {
-    line = `${JSON.stringify(frame)}\n`;
+    line = `${JSON.stringify(frame).replace(LONE_SURROGATE, "$1\ufffd")}\n`;
   } catch {
     return null;
   }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { afterEach, test } from "node:test";
 
-import { FRAME_BYTES_MAX } from "../../packaging/openclaw-plugin/socket.js";
+import { FRAME_BYTES_MAX, encode } from "../../packaging/openclaw-plugin/socket.js";
 import { MAIN, SESSION, gateway, message, sleep, supervisor, toolCall, until } from "./support.js";
 
 let peer;
@@ -44,6 +44,12 @@ test("a character cut between two chunks survives", async () => {
   await sleep(20);
   peer.connections[0].write(bytes.subarray(cut));
   assert.deepEqual(await turn, { prependContext: "früh" });
+});
+
+test("half a surrogate pair never reaches the socket", () => {
+  const text = ["a\ud83d", "\\ud83d is written so", "\\\ud83d", "\u{1f600}"];
+  assert.deepEqual(JSON.parse(encode({ text })).text, ["a\ufffd", text[1], "\\\ufffd", text[3]]);
+  assert.equal(encode({ text: "x".repeat(FRAME_BYTES_MAX) }), null);
 });
 
 test("a line without an end drops the connection", async () => {
