@@ -9,7 +9,9 @@ import {
 } from "./people.js";
 import { signals } from "./state.js";
 import { text } from "./sessions.js";
-import { argumentFields, backgroundEnds, isAborted, outcomeFields } from "./tools.js";
+import {
+  argumentFields, backgroundEnds, endsInPrompt, isAborted, outcomeFields,
+} from "./tools.js";
 
 const FIRST = 1000;
 const LAST = -1000; // before_tool_call: whatever another plugin blocks is no intent
@@ -142,6 +144,10 @@ async function turnPrepare(state, event, ctx) {
 
 async function turnStart(state, session, runId, event, ctx) {
   const { origin, message } = state.people.originOf(session, event.prompt, ctx);
+  if (origin !== "user") {
+    const known = [...state.backgrounds].filter(([, key]) => key === session.key).map(([id]) => id);
+    backgroundsEnded(state, session, endsInPrompt(event.prompt, known));
+  }
   try {
     const answer = await state.link.request("turn_start", {
       session,
@@ -231,8 +237,17 @@ async function toolResult(state, event, ctx) {
   state.calls.delete(callKey(call));
   // Cut off by the stop of the gateway: whether it had its effect is not known, so say nothing.
   if (state.stopping && isAborted(event)) return;
-  state.link.report("tool_result", { ...call, ...outcomeFields(event) });
-  for (const end of backgroundEnds(event)) state.link.report("background_end", { session, ...end });
+  const result = outcomeFields(event);
+  if (result.background?.id) state.backgrounds.set(result.background.id, session.key);
+  state.link.report("tool_result", { ...call, ...result });
+  backgroundsEnded(state, session, backgroundEnds(event));
+}
+
+function backgroundsEnded(state, session, ends) {
+  for (const end of ends) {
+    state.backgrounds.delete(end.background_id);
+    state.link.report("background_end", { session, ...end });
+  }
 }
 
 async function sessionEnd(state, event, ctx) {

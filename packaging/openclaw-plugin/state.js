@@ -41,6 +41,7 @@ class State {
   turns = new BoundedMap(RUNS_MAX); // runId → Promise of { prepend }
   claims = new BoundedMap(RUNS_MAX); // runId → Promise of the before_agent_reply result
   calls = new BoundedMap(CALLS_MAX); // call key → { session, run_id, tool_call_id, name }
+  backgrounds = new BoundedMap(CALLS_MAX); // background id → session key, while it runs
   seen = new WeakSet(); // events acted upon
   stopping = false;
   #gatewayVersion = null;

@@ -56,6 +56,21 @@ export function backgroundEnds(event) {
   return killed ? [{ background_id: sessionId, outcome: "error" }] : [];
 }
 
+// When a background command ends the gateway tells the model: "Exec completed (crisp-sl, code 0)".
+const EXIT_LINE = /\bExec (completed|failed|finished) \(([a-z0-9-]{1,8}), (code|signal) ([\w-]+)\)/g;
+const EXIT_ID_CHARS = 8;
+
+/** The ends which a prompt tells of commands that we know to run in the background. */
+export function endsInPrompt(prompt, knownIds) {
+  if (typeof prompt !== "string" || knownIds.length === 0) return [];
+  return [...prompt.matchAll(EXIT_LINE)].flatMap(([, verb, short, by, value]) => {
+    const ids = knownIds.filter((id) => id.slice(0, EXIT_ID_CHARS) === short);
+    if (ids.length !== 1) return []; // cut off, and so not always telling
+    const ok = verb !== "failed" && by === "code" && value === "0";
+    return [{ background_id: ids[0], outcome: ok ? "ok" : "error" }];
+  });
+}
+
 function ended({ sessionId, status, exitCode }) {
   if (typeof sessionId !== "string") return [];
   if (status !== "completed" && status !== "failed") return []; // still running

@@ -213,6 +213,20 @@ test("a command that yields is background, and a later `process` call shows its 
   assert.equal(peer.of("background_end")[0].background_id, "crisp-slug");
 });
 
+test("the gateway's own word tells the end of a background command", async () => {
+  peer = await supervisor();
+  const gw = gateway(peer.path);
+  const [event, ctx] = toolCall();
+  const details = { status: "running", pid: 7, sessionId: "ember-orbit" };
+  await prepare(gw, "go");
+  await gw.fire("after_tool_call", { ...event, result: { details } }, ctx);
+  const told = "An async command has completed:\n\nExec completed (ember-or, code 0) :: bg";
+  await prepare(gw, told, { runId: "r-2", trigger: "heartbeat" });
+  await prepare(gw, told, { runId: "r-3", trigger: "heartbeat" });
+  const ends = peer.of("background_end").map(({ background_id, outcome }) => [background_id, outcome]);
+  assert.deepEqual(ends, [["ember-orbit", "ok"]]);
+});
+
 test("a call cut off by the stop of the gateway has no outcome", async () => {
   peer = await supervisor();
   const gw = gateway(peer.path);
