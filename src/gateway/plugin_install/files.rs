@@ -23,8 +23,18 @@ macro_rules! plugin_files {
 
 /// Every file of the plugin. This list is the only one: a file added to
 /// `packaging/openclaw-plugin/` is installed once it stands here.
-pub const PLUGIN_FILES: &[PluginFile] =
-    plugin_files!["package.json", "openclaw.plugin.json", "index.js"];
+pub const PLUGIN_FILES: &[PluginFile] = plugin_files![
+    "package.json",
+    "openclaw.plugin.json",
+    "index.js",
+    "abort.js",
+    "hooks.js",
+    "people.js",
+    "sessions.js",
+    "socket.js",
+    "state.js",
+    "tools.js",
+];
 
 #[cfg(test)]
 mod tests {
