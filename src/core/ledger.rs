@@ -91,6 +91,8 @@ pub enum Answer {
         reason: String,
         /// Whether the model insists and the turn must end.
         end_turn: bool,
+        /// Whether the user's own turn ends with this, so that the user must be asked.
+        ask_user: bool,
     },
     /// Whether the gateway's recovery turn is claimed.
     Recovery {
@@ -284,11 +286,14 @@ impl Ledger {
             .and_then(|record| record.interruption.as_ref())
             .map(hold_reason);
         if let Some(reason) = held {
-            let end_turn = self.count_block(&intent.run_id) >= BLOCKED_CALLS_PER_RUN_MAX;
+            let count = self.count_block(&intent.run_id);
+            let user_turn = self.turn_origin(&session.key) == Some(Origin::User);
+            let (end_turn, ends_now) =
+                (count >= BLOCKED_CALLS_PER_RUN_MAX, count == BLOCKED_CALLS_PER_RUN_MAX);
             return Step {
                 persist: None,
                 holds_changed: false,
-                answer: Answer::Block { reason, end_turn },
+                answer: Answer::Block { reason, end_turn, ask_user: ends_now && user_turn },
             };
         }
         let mut step = self.report(now, session, &Report::ToolIntent(intent));
@@ -460,6 +465,10 @@ impl Ledger {
                 .is_some_and(|record| reducer::release(record, now, ReleasedBy::Message)),
             ReleasePolicy::Explicit => false,
         }
+    }
+
+    fn turn_origin(&self, key: &str) -> Option<Origin> {
+        self.sessions.get(key).and_then(|record| record.turn.as_ref()).map(|turn| turn.origin)
     }
 
     fn count_block(&mut self, run_id: &str) -> u32 {

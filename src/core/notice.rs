@@ -1,6 +1,7 @@
 //! The words of design §9: to the model, and to the user.
 
 use super::checkpoint::{Cause, Checkpoint, Interruption, Outcome, ToolCall};
+use super::hold::ReleasePolicy;
 use super::limits::{NOTICE_SESSIONS_MAX, NOTICE_TASK_CHARS_MAX, TOOL_CALL_CHARS_MAX};
 
 /// `name arguments-as-JSON`, cut at 500 characters; `none recorded` where no tool was called.
@@ -52,7 +53,11 @@ pub fn hold_reason(cut: &Interruption) -> String {
 
 /// The notice to the user: several sessions on one route make one message.
 #[must_use]
-pub fn user_text(sessions: &[&Checkpoint], possible_repeat: bool) -> String {
+pub fn user_text(
+    sessions: &[&Checkpoint],
+    release: ReleasePolicy,
+    possible_repeat: bool,
+) -> String {
     let cut: Vec<(&Checkpoint, &Interruption)> = sessions
         .iter()
         .filter_map(|record| record.interruption.as_ref().map(|cut| (*record, cut)))
@@ -78,11 +83,27 @@ pub fn user_text(sessions: &[&Checkpoint], possible_repeat: bool) -> String {
             }
         }
     }
-    text.push_str(
-        "Nothing with side effects runs until you answer. Reply to go on, or send /resume to run \
-         that action again.",
-    );
+    text.push_str("Nothing with side effects runs until you answer. ");
+    text.push_str(what_to_do(release));
     text
+}
+
+/// What the user reads when a turn was ended because the model went on calling held tools.
+#[must_use]
+pub fn question_text(cut: &Interruption, release: ReleasePolicy) -> String {
+    format!(
+        "⏸ I stopped here: this task was interrupted before, and what I was about to do has side \
+         effects.\n{}Shall I go on? {}",
+        facts(cut),
+        what_to_do(release)
+    )
+}
+
+fn what_to_do(release: ReleasePolicy) -> &'static str {
+    match release {
+        ReleasePolicy::AnyMessage => "Reply to go on, or send /resume to run that action again.",
+        ReleasePolicy::Explicit => "Send /resume to run that action again.",
+    }
 }
 
 fn facts(cut: &Interruption) -> String {
@@ -90,7 +111,7 @@ fn facts(cut: &Interruption) -> String {
     if let Some(task) = &cut.task {
         text.push_str(&format!("Task: {}\n", cut_at(task, NOTICE_TASK_CHARS_MAX)));
     }
-    text.push_str(&format!("Last action: {}\n", tool_call_text(cut.call.as_ref())));
+    text.push_str(&format!("Last action: {}\n", as_code(&tool_call_text(cut.call.as_ref()))));
     text.push_str(&format!("Outcome: {}\n", outcome_text(cut.call.as_ref())));
     text
 }
@@ -138,6 +159,14 @@ pub fn cause_text(cut: &Interruption) -> String {
     what.to_owned()
 }
 
+/// Between backticks, so that a channel which reads Markdown shows the arguments as they are.
+fn as_code(text: &str) -> String {
+    let longest_run = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest_run + 1);
+    let pad = if longest_run > 0 { " " } else { "" };
+    format!("{fence}{pad}{text}{pad}{fence}")
+}
+
 fn cut_at(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.to_owned();
@@ -145,4 +174,93 @@ fn cut_at(text: &str, chars_max: usize) -> String {
     let mut short: String = text.chars().take(chars_max.saturating_sub(1)).collect();
     short.push('…');
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::checkpoint::{Background, Effect, HoldStatus, NoticeStatus};
+    use crate::core::stamp::Stamp;
+    use serde_json::{Map, json};
+
+    fn cut(arguments: serde_json::Value, outcome: Outcome) -> Interruption {
+        Interruption {
+            id: "i".to_owned(),
+            cause: Cause::Sigterm,
+            detail: None,
+            at: Stamp::from_ms(0),
+            status: HoldStatus::Held,
+            notice: NoticeStatus::Pending,
+            call: Some(ToolCall {
+                name: "exec".to_owned(),
+                arguments: Some(arguments),
+                arguments_sha256: String::new(),
+                arguments_omitted: None,
+                tool_call_id: "c".to_owned(),
+                run_id: "r".to_owned(),
+                effect: Effect::Unknown,
+                outcome,
+                started_at: Stamp::from_ms(0),
+                finished_at: None,
+                attempt: 1,
+                background: Some(Background::default()),
+                extra: Map::new(),
+            }),
+            other_open_calls: 0,
+            task: Some("Deploy".to_owned()),
+            model_told: false,
+            repeated: 0,
+            released_at: None,
+            released_by: None,
+            extra: Map::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_line_is_the_promised_one() {
+        assert_eq!(
+            first_line(&cut(json!({"command": "./deploy.sh", "a": 1}), Outcome::Unknown)),
+            "Session was interrupted. Last action: exec {\"command\":\"./deploy.sh\",\"a\":1}. \
+             Continue only if user confirms."
+        );
+        let mut none = cut(json!({}), Outcome::Unknown);
+        none.call = None;
+        assert_eq!(
+            first_line(&none),
+            "Session was interrupted. Last action: none recorded. Continue only if user confirms."
+        );
+    }
+
+    #[test]
+    fn a_long_call_is_cut_at_500_characters() {
+        let long = cut(json!({"command": "ü".repeat(2_000)}), Outcome::Unknown);
+        assert_eq!(tool_call_text(long.call.as_ref()).chars().count(), TOOL_CALL_CHARS_MAX);
+        assert_eq!(first_line(&long).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_finished_call_is_never_called_unknown() {
+        for (outcome, word) in [
+            (Outcome::Unknown, "unknown"),
+            (Outcome::Ok, "finished without"),
+            (Outcome::Error, "with an error"),
+            (Outcome::Background, "background"),
+        ] {
+            let text = model_text(&cut(json!({}), outcome));
+            assert!(text.lines().nth(1).is_some_and(|line| line.contains(word)), "{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_shown_as_they_are() {
+        assert_eq!(as_code("rm *a*"), "`rm *a*`");
+        assert_eq!(as_code("echo `id`"), "`` echo `id` ``");
+    }
+
+    #[test]
+    fn a_newline_in_the_arguments_stays_inside_the_line() {
+        let text = first_line(&cut(json!({"command": "a\nb"}), Outcome::Unknown));
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains("a\\nb"));
+    }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 
 use crate::core::checkpoint::{Checkpoint, NoticeStatus, Route};
-use crate::core::notice::user_text;
+use crate::core::hold::ReleasePolicy;
+use crate::core::notice::{question_text, user_text};
 use crate::core::outbox::{Attempt, Entry, SCHEMA, SendState, key_of};
 use crate::core::stamp::Stamp;
 use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret, SendOutcome, SendRequest};
@@ -64,7 +65,7 @@ impl Engine {
         let mut routeless = Vec::new();
         for (route, records) in self.ledger.pending_notices(&covered) {
             match route {
-                Some(route) => entries.push(new_entry(now, route, &records)),
+                Some(route) => entries.push(new_entry(now, route, &records, self.release())),
                 None => routeless.extend(records.iter().map(|record| record.session_key.clone())),
             }
         }
@@ -72,6 +73,26 @@ impl Engine {
             self.outbox.entry(entry.key.clone()).or_insert(entry);
         }
         self.ask_routes(link, routeless);
+    }
+
+    /// The user's own turn was ended because the model went on calling held tools: the user is asked.
+    pub(super) fn ask_user(&mut self, session_key: &str) {
+        let now = clock::now();
+        let Some(record) = self.ledger.get(session_key) else { return };
+        let (Some(cut), Some(route), Some(turn)) =
+            (&record.interruption, &record.route, &record.turn)
+        else {
+            return;
+        };
+        let key = key_of(route, &[cut.id.clone(), turn.run_id.clone()]);
+        let question = question_text(cut, self.release());
+        let question = entry(now, key, route.clone(), Vec::new(), question);
+        self.outbox.entry(question.key.clone()).or_insert(question);
+        self.kick_notices();
+    }
+
+    fn release(&self) -> ReleasePolicy {
+        super::run::policy_of(&self.settings).release
     }
 
     fn ask_routes(&mut self, link: &GatewayLink, keys: Vec<String>) {
@@ -129,9 +150,10 @@ impl Engine {
                     .cloned()
             })
             .collect();
+        let release = self.release();
         let Some(entry) = self.outbox.get_mut(key) else { return };
         if entry.state == SendState::Uncertain && !sessions.is_empty() {
-            entry.text = user_text(&sessions.iter().collect::<Vec<_>>(), true);
+            entry.text = user_text(&sessions.iter().collect::<Vec<_>>(), release, true);
         }
         entry.state = SendState::Attempting;
         entry.tries = entry.tries.saturating_add(1);
@@ -203,7 +225,7 @@ impl Engine {
     }
 }
 
-fn new_entry(now: Stamp, route: Route, records: &[&Checkpoint]) -> Entry {
+fn new_entry(now: Stamp, route: Route, records: &[&Checkpoint], release: ReleasePolicy) -> Entry {
     let sessions: Vec<(String, String)> = records
         .iter()
         .filter_map(|record| {
@@ -211,12 +233,22 @@ fn new_entry(now: Stamp, route: Route, records: &[&Checkpoint]) -> Entry {
         })
         .collect();
     let ids: Vec<String> = sessions.iter().map(|(_, id)| id.clone()).collect();
+    entry(now, key_of(&route, &ids), route, sessions, user_text(records, release, false))
+}
+
+fn entry(
+    now: Stamp,
+    key: String,
+    route: Route,
+    sessions: Vec<(String, String)>,
+    text: String,
+) -> Entry {
     Entry {
         schema: SCHEMA.to_owned(),
-        key: key_of(&route, &ids),
+        key,
         route,
         sessions,
-        text: user_text(records, false),
+        text,
         state: SendState::Pending,
         tries: 0,
         created_at: now,

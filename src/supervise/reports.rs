@@ -220,7 +220,10 @@ impl Engine {
         };
         let step = self.ledger.tool_intent(clock::now(), &session, intent);
         match step.answer {
-            Answer::Block { reason, end_turn } => {
+            Answer::Block { reason, end_turn, ask_user } => {
+                if ask_user {
+                    self.ask_user(&session.key);
+                }
                 tracing::info!(tool = name, end_turn, "held a tool call until the user has spoken");
                 Response::Now(json!({
                     "durable": true, "allow": false, "reason": reason, "end_turn": end_turn,
