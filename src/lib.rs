@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod drill;
 pub mod gateway;
 pub mod store;
 pub mod supervise;
