@@ -9,6 +9,10 @@
 //! starts the `tideover` binary by its path and looks at what a user could see.
 
 pub mod error;
+pub mod http;
+pub mod mock_model;
+mod mock_model_wire;
+pub mod mock_telegram;
 pub mod npm;
 pub mod progress;
 pub mod provision;
