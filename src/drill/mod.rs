@@ -8,13 +8,18 @@
 //! Called by `cli` (the `drill` verb) and by `tests/`. It knows nothing of the other rooms: it
 //! starts the `tideover` binary by its path and looks at what a user could see.
 
+pub mod checkpoint;
 pub mod error;
+pub mod gateway_proc;
+pub mod home;
 pub mod http;
 pub mod mock_model;
 mod mock_model_wire;
 pub mod mock_telegram;
 pub mod npm;
+pub mod processes;
 pub mod progress;
 pub mod provision;
+pub mod rig;
 
 pub use error::DrillError;

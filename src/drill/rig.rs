@@ -1,0 +1,437 @@
+//! The rig as a whole: a gateway in a scratch home, between a mock model and a mock Telegram.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::checkpoint;
+use super::error::{DrillError, Result};
+use super::gateway_proc::{GatewayProc, Launch};
+use super::home::{DmScope, Home, Mocks};
+use super::mock_model::{MockModel, Script, Step, ToolCall};
+use super::mock_telegram::{MockTelegram, SentMessage};
+use super::progress::{Tell, tail, until};
+use super::provision::{Gateway, Wanted, provision};
+
+/// Longest that a gateway may take to start, on a slow and busy machine.
+pub const START_MAX: Duration = Duration::from_secs(180);
+/// Longest that a turn may take to show an effect; the first one loads tools and plugins.
+pub const TURN_MAX: Duration = Duration::from_secs(90);
+/// Longest that a command run in the home may take.
+const COMMAND_MAX: Duration = Duration::from_secs(120);
+
+/// What stands in front of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Front {
+    /// Nothing.
+    #[default]
+    Bare,
+    /// `tideover run -- node ENTRY gateway --port N`, after `tideover install --no-unit`.
+    Tideover(PathBuf),
+}
+
+/// How to put a rig together.
+#[derive(Debug, Clone)]
+pub struct RigOptions {
+    /// What stands in front of the gateway.
+    pub front: Front,
+    /// How chats become sessions.
+    pub dm_scope: DmScope,
+    /// Users who may write to the bot.
+    pub chats: Vec<i64>,
+    /// Merged over openclaw.json.
+    pub config_patch: Value,
+    /// tideover's config.toml.
+    pub tideover_config: Option<String>,
+    /// Commands run in the home before the first start. The default with tideover in front is
+    /// `tideover install --no-unit`.
+    pub prepare: Option<Vec<Vec<OsString>>>,
+    /// Added to the gateway's environment.
+    pub extra_env: Vec<(OsString, OsString)>,
+    /// Whether the scratch home stays.
+    pub keep: bool,
+    /// Where progress goes.
+    pub tell: Tell,
+}
+
+impl Default for RigOptions {
+    fn default() -> Self {
+        Self {
+            front: Front::Bare,
+            dm_scope: DmScope::PerChat,
+            chats: vec![4242, 4343],
+            config_patch: Value::Null,
+            tideover_config: None,
+            prepare: None,
+            extra_env: Vec::new(),
+            keep: false,
+            tell: Tell::silent(),
+        }
+    }
+}
+
+/// A running rig. The processes end first when it is dropped, the scratch home last.
+#[derive(Debug)]
+pub struct Rig {
+    /// The present start of the gateway; `None` between an end and the next start.
+    pub proc: Option<GatewayProc>,
+    /// The model.
+    pub model: MockModel,
+    /// The channel.
+    pub telegram: MockTelegram,
+    /// The gateway's program.
+    pub gateway: Gateway,
+    /// The scratch home.
+    pub home: Home,
+    /// How it was put together.
+    pub options: RigOptions,
+    boots: usize,
+}
+
+impl Rig {
+    /// Provisions a gateway, makes a home for it and starts it; returns when it is ready.
+    ///
+    /// # Errors
+    /// Errors for which [`DrillError::is_unavailable`] holds when there is no gateway to be had.
+    pub async fn start(wanted: &Wanted, options: RigOptions) -> Result<Self> {
+        let mut rig = Self::prepare(wanted, options).await?;
+        rig.boot().await?;
+        Ok(rig)
+    }
+
+    /// Everything but the start of the gateway.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn prepare(wanted: &Wanted, options: RigOptions) -> Result<Self> {
+        let gateway = provision(wanted, &options.tell).await?;
+        let home = Home::create(options.keep)?;
+        let (model, telegram) = (MockModel::start()?, MockTelegram::start()?);
+        let mocks = Mocks {
+            model_url: &model.base_url(),
+            telegram_url: &telegram.api_root(),
+            chats: &options.chats,
+            dm_scope: options.dm_scope,
+        };
+        home.write_config(&mocks, &options.config_patch)?;
+        if let Some(text) = &options.tideover_config {
+            home.write_tideover_config(text)?;
+        }
+        let rig = Self {
+            proc: None,
+            model,
+            telegram,
+            gateway,
+            home,
+            options,
+            boots: 0,
+        };
+        for argv in rig.preparations() {
+            rig.run(&argv).await?;
+        }
+        Ok(rig)
+    }
+
+    fn preparations(&self) -> Vec<Vec<OsString>> {
+        match (&self.options.prepare, &self.options.front) {
+            (Some(commands), _) => commands.clone(),
+            (None, Front::Bare) => Vec::new(),
+            (None, Front::Tideover(binary)) => {
+                vec![vec![
+                    binary.clone().into(),
+                    "install".into(),
+                    "--no-unit".into(),
+                ]]
+            }
+        }
+    }
+
+    /// The command line of a start.
+    #[must_use]
+    pub fn argv(&self) -> Vec<OsString> {
+        let gateway = self.gateway.command(self.home.port);
+        match &self.options.front {
+            Front::Bare => gateway,
+            Front::Tideover(binary) => {
+                let front = [binary.clone().into(), "run".into(), "--".into()];
+                front.into_iter().chain(gateway).collect()
+            }
+        }
+    }
+
+    /// The environment of every process in the home.
+    #[must_use]
+    pub fn env(&self) -> Vec<(OsString, OsString)> {
+        let mut env = self.home.env(&self.gateway);
+        env.extend(self.options.extra_env.iter().cloned());
+        env
+    }
+
+    /// Starts the gateway (again, as a service manager would) and waits until it is ready.
+    ///
+    /// What an earlier start has left is killed first, as the service's cgroup would be.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn boot(&mut self) -> Result<Duration> {
+        self.spawn()?;
+        let tell = self.options.tell.clone();
+        self.proc()?.ready(START_MAX, &tell).await
+    }
+
+    /// Starts the gateway without waiting for anything.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
+        if let Some(mut before) = self.proc.take() {
+            before.kill_all();
+        }
+        self.boots += 1;
+        let launch = Launch {
+            argv: self.argv(),
+            env: self.env(),
+            cwd: self.home.home(),
+            log: self.home.log(self.boots),
+            port: self.home.port,
+            scratch: self.home.root().to_path_buf(),
+            node: self.gateway.node.clone(),
+        };
+        self.proc = Some(GatewayProc::spawn(launch)?);
+        Ok(())
+    }
+
+    /// The present start.
+    ///
+    /// # Errors
+    /// When the gateway has not been started.
+    pub fn proc(&mut self) -> Result<&mut GatewayProc> {
+        self.proc.as_mut().ok_or_else(|| DrillError::Usage {
+            detail: "the gateway has not been started".to_owned(),
+            next: "call boot() first".to_owned(),
+        })
+    }
+
+    /// Runs a command in the home with the gateway's environment and returns its stdout.
+    ///
+    /// # Errors
+    /// [`DrillError::Command`] with the end of its output when it fails.
+    pub async fn run(&self, argv: &[OsString]) -> Result<String> {
+        let shown: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+        let shown = shown.join(" ");
+        let Some((program, args)) = argv.split_first() else {
+            return Ok(String::new());
+        };
+        let running = Command::new(program)
+            .args(args)
+            .env_clear()
+            .envs(self.env())
+            .current_dir(self.home.home())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(COMMAND_MAX, running).await;
+        let output = output.map_err(|_| DrillError::Timeout {
+            what: format!("the end of `{shown}`"),
+            limit: COMMAND_MAX,
+            detail: "it was killed".to_owned(),
+        })?;
+        let output = output.map_err(|source| DrillError::Spawn {
+            program: program.into(),
+            source,
+        })?;
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        if output.status.success() {
+            return Ok(out);
+        }
+        let status = output.status.to_string();
+        Err(DrillError::Command {
+            command: shown,
+            status,
+            tail: tail(&format!("{out}{err}"), 15),
+        })
+    }
+
+    /// A user writes to the bot.
+    pub fn send_user(&self, chat: i64, text: &str) {
+        self.telegram.user_says(chat, text);
+    }
+
+    /// A whole turn without tools: the user writes, the model answers `reply`, the user gets it.
+    ///
+    /// # Errors
+    /// When the reply does not arrive.
+    pub async fn plain_turn(&self, chat: i64, text: &str, reply: &str) -> Result<SentMessage> {
+        self.model.script(Script::marker(text, [Step::text(reply)]));
+        let from = self.telegram.mark();
+        self.send_user(chat, text);
+        let (what, wanted) = (format!("the reply {reply:?}"), reply.to_owned());
+        let arrived = move |m: &SentMessage| m.chat == chat && m.text.contains(&wanted);
+        self.telegram.wait_for(&what, from, TURN_MAX, arrived).await
+    }
+
+    /// Key of a chat's session.
+    #[must_use]
+    pub fn session_key(&self, chat: i64) -> String {
+        self.options.dm_scope.session_key(chat)
+    }
+
+    /// Where the checkpoint of a chat's session is.
+    #[must_use]
+    pub fn checkpoint_path(&self, chat: i64) -> PathBuf {
+        checkpoint::path(&self.home.state(), &self.session_key(chat))
+    }
+
+    /// A mock tool's work for a chat, kept in flight until its gate opens.
+    ///
+    /// # Errors
+    /// When its script cannot be written.
+    pub fn work(&self, name: &str, chat: i64) -> Result<Work> {
+        Work::create(&self.home.work(), name, &self.checkpoint_path(chat))
+    }
+}
+
+impl Drop for Rig {
+    /// A kept home also keeps what the mocks have seen.
+    fn drop(&mut self) {
+        if !self.home.keep {
+            return;
+        }
+        let line = |r: &super::mock_model::ModelRequest| {
+            format!(
+                "{}\n",
+                json!({"number": r.number, "tools": r.tools, "messages": r.messages})
+            )
+        };
+        let requests: String = self.model.requests_from(0).iter().map(line).collect();
+        let said = |m: &SentMessage| {
+            let text = json!({"chat": m.chat, "id": m.message_id, "text": m.text,
+                "edits": m.edits, "deleted": m.deleted});
+            format!("{text}\n")
+        };
+        let sent: String = self.telegram.sent().iter().map(said).collect();
+        let logs = self.home.root().join("logs");
+        // Help for a reader; a full disk must not become a panic here.
+        drop(std::fs::write(logs.join("model-requests.jsonl"), requests));
+        drop(std::fs::write(logs.join("telegram-sent.jsonl"), sent));
+    }
+}
+
+/// A shell script with an effect that can be counted, run by the model's `exec` calls.
+///
+/// It copies the checkpoint that is on disk at this moment, then has its effect (a line in the
+/// marker file), then waits for the gate. So the copy proves what was durable before the effect.
+#[derive(Debug, Clone)]
+pub struct Work {
+    script: PathBuf,
+    snapshot: PathBuf,
+    marker: PathBuf,
+    gate: PathBuf,
+}
+
+impl Work {
+    /// Ten minutes of waiting at the gate.
+    const ROUNDS_MAX: u32 = 12_000;
+
+    fn create(dir: &Path, name: &str, checkpoint: &Path) -> Result<Self> {
+        let file = |end: &str| dir.join(format!("{name}{end}"));
+        let work = Self {
+            script: file(".sh"),
+            snapshot: file(".snapshot"),
+            marker: file(".ran"),
+            gate: file(".gate"),
+        };
+        let text = format!(
+            "[ -e '{snapshot}' ] || cp '{checkpoint}' '{snapshot}' 2>/dev/null\n\
+             echo ran >> '{marker}'\n\
+             n=0\n\
+             while [ ! -e '{gate}' ] && [ -d '{dir}' ] && [ $n -lt {rounds} ]; do\n\
+             \x20 sleep 0.05; n=$((n+1))\n\
+             done\n\
+             echo done\n",
+            snapshot = work.snapshot.display(),
+            checkpoint = checkpoint.display(),
+            marker = work.marker.display(),
+            gate = work.gate.display(),
+            dir = dir.display(),
+            rounds = Self::ROUNDS_MAX,
+        );
+        std::fs::write(&work.script, text).map_err(DrillError::io("write", &work.script))?;
+        Ok(work)
+    }
+
+    fn command(&self) -> String {
+        format!("sh {}", self.script.display())
+    }
+
+    /// The call that stays in flight.
+    #[must_use]
+    pub fn call(&self) -> ToolCall {
+        ToolCall::exec(self.command())
+    }
+
+    /// The call whose command goes on in the background while the tool returns.
+    #[must_use]
+    pub fn background_call(&self) -> ToolCall {
+        let arguments = json!({"command": self.command(), "background": true});
+        ToolCall::new("exec", arguments)
+    }
+
+    /// How often the effect has happened.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        std::fs::read_to_string(&self.marker).map_or(0, |text| text.lines().count())
+    }
+
+    /// Waits for the `count`-th effect.
+    ///
+    /// # Errors
+    /// A timeout with the number of effects.
+    pub async fn await_effect(&self, count: usize) -> Result<()> {
+        until("the tool's effect", TURN_MAX, || async {
+            let runs = self.runs();
+            if runs >= count {
+                Ok(())
+            } else {
+                Err(format!("{runs} of {count} effects"))
+            }
+        })
+        .await
+    }
+
+    /// The checkpoint as it was on disk just before the first effect.
+    ///
+    /// # Errors
+    /// When the copy cannot be parsed.
+    pub fn checkpoint_before_effect(&self) -> Result<Option<Value>> {
+        checkpoint::read(&self.snapshot)
+    }
+
+    /// Lets all runs, present and future ones, come to their end.
+    ///
+    /// # Errors
+    /// When the gate's file cannot be made.
+    pub fn open_gate(&self) -> Result<()> {
+        std::fs::write(&self.gate, "").map_err(DrillError::io("create", &self.gate))
+    }
+
+    /// Closes the gate for further runs.
+    ///
+    /// # Errors
+    /// When the gate's file cannot be removed.
+    pub fn close_gate(&self) -> Result<()> {
+        match std::fs::remove_file(&self.gate) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(DrillError::io("remove", &self.gate)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the end-to-end tests share: a rig on a real gateway, one at a time, or a clear skip.
+
+#![allow(
+    clippy::allow_attributes,
+    clippy::print_stderr,
+    dead_code,
+    reason = "each test file uses a part of this"
+)]
+
+use std::error::Error;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use tideover::drill::npm::cache_dir;
+use tideover::drill::progress::{Progress, Tell};
+use tideover::drill::provision::{Wanted, provision};
+use tideover::drill::rig::{Rig, RigOptions};
+
+/// Result of a test.
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Both gateways that count.
+pub(crate) const VERSIONS: [&str; 2] = ["2026.9.6", "2026.5.5"];
+
+/// Longest that a test waits for the other tests' gateways.
+const SLOT_MAX: Duration = Duration::from_secs(3600);
+
+/// Progress on stderr, so that a slow start can be told from a hanging one.
+pub(crate) fn tell() -> Tell {
+    let last = std::sync::Mutex::new(Instant::now());
+    Tell::new(move |progress| match progress {
+        Progress::Note(text) => eprintln!("  {text}"),
+        Progress::Done { what, elapsed } => eprintln!("  {what}: {:.1} s", elapsed.as_secs_f32()),
+        Progress::Waiting { what, elapsed } => {
+            let mut last = last
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            if last.elapsed() > Duration::from_secs(10) {
+                *last = Instant::now();
+                eprintln!("  {what}: {:.0} s …", elapsed.as_secs_f32());
+            }
+        }
+    })
+}
+
+/// The right to run a gateway on this machine; gateways start three times slower in a crowd.
+pub(crate) async fn slot() -> Outcome<File> {
+    let dir = cache_dir()?;
+    std::fs::create_dir_all(&dir)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join("gateway.slot"))?;
+    let since = Instant::now();
+    while let Err(error) = file.try_lock() {
+        if let std::fs::TryLockError::Error(error) = error {
+            return Err(error.into());
+        }
+        if since.elapsed() > SLOT_MAX {
+            return Err("another test has held the gateway's slot for an hour".into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(file)
+}
+
+/// A started rig and the slot it holds, or `None` (with a message) where no gateway can be had.
+pub(crate) async fn rig(version: &str, options: RigOptions) -> Outcome<Option<(Rig, File)>> {
+    let wanted = Wanted::Version(version.to_owned());
+    let keep = options.keep || std::env::var_os("TIDEOVER_KEEP").is_some();
+    let options = RigOptions {
+        tell: tell(),
+        keep,
+        ..options
+    };
+    if let Err(error) = provision(&wanted, &options.tell).await {
+        let required = std::env::var("TIDEOVER_REQUIRE").unwrap_or_default();
+        if error.is_unavailable() && !required.split(',').any(|word| word.trim() == "gateway") {
+            eprintln!("SKIPPED: no gateway {version} to be had: {error}");
+            return Ok(None);
+        }
+        return Err(error.into());
+    }
+    let slot = slot().await?;
+    let rig = Rig::start(&wanted, options).await?;
+    if rig.home.keep {
+        eprintln!("  kept: {}", rig.home.root().display());
+    }
+    Ok(Some((rig, slot)))
+}
