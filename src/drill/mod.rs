@@ -8,7 +8,9 @@
 //! Called by `cli` (the `drill` verb) and by `tests/`. It knows nothing of the other rooms: it
 //! starts the `tideover` binary by its path and looks at what a user could see.
 
+pub mod acts;
 pub mod checkpoint;
+pub mod cuts;
 pub mod error;
 pub mod gateway_proc;
 pub mod home;
@@ -21,5 +23,7 @@ pub mod processes;
 pub mod progress;
 pub mod provision;
 pub mod rig;
+pub mod scenario;
+pub mod story;
 
 pub use error::DrillError;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::{DrillError, Result};
+use super::story::{Check, Step};
 
 /// One sign of life from the rig.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub enum Progress {
         /// How long it took.
         elapsed: Duration,
     },
+    /// A step of a scenario's story.
+    Step(Step),
+    /// A promise, judged.
+    Check(Check),
 }
 
 /// Where progress goes: a bar, a log, or nowhere.
@@ -59,6 +64,16 @@ impl Tell {
     /// Something began or was found out.
     pub fn note(&self, text: impl Into<String>) {
         (self.0)(Progress::Note(text.into()));
+    }
+
+    /// A step of a scenario's story.
+    pub fn step(&self, step: &Step) {
+        (self.0)(Progress::Step(step.clone()));
+    }
+
+    /// A promise, judged.
+    pub fn check(&self, check: &Check) {
+        (self.0)(Progress::Check(check.clone()));
     }
 
     /// Still waiting.

@@ -31,6 +31,13 @@ pub(crate) fn tell() -> Tell {
     Tell::new(move |progress| match progress {
         Progress::Note(text) => eprintln!("  {text}"),
         Progress::Done { what, elapsed } => eprintln!("  {what}: {:.1} s", elapsed.as_secs_f32()),
+        Progress::Step(step) => eprintln!("  {:>6} ms {} {}", step.at_ms, step.what, step.detail),
+        Progress::Check(check) => eprintln!(
+            "  {} {} {}",
+            if check.ok { "kept  " } else { "BROKEN" },
+            check.name,
+            check.subject
+        ),
         Progress::Waiting { what, elapsed } => {
             let mut last = last
                 .lock()
@@ -65,23 +72,31 @@ pub(crate) async fn slot() -> Outcome<File> {
     Ok(file)
 }
 
+/// Whether this gateway can be had; `false` (with a message) where the test is to be skipped.
+pub(crate) async fn available(wanted: &Wanted) -> Outcome<bool> {
+    let Err(error) = provision(wanted, &tell()).await else {
+        return Ok(true);
+    };
+    let required = std::env::var("TIDEOVER_REQUIRE").unwrap_or_default();
+    if error.is_unavailable() && !required.split(',').any(|word| word.trim() == "gateway") {
+        eprintln!("SKIPPED: the gateway {wanted:?} cannot be had here: {error}");
+        return Ok(false);
+    }
+    Err(error.into())
+}
+
 /// A started rig and the slot it holds, or `None` (with a message) where no gateway can be had.
 pub(crate) async fn rig(version: &str, options: RigOptions) -> Outcome<Option<(Rig, File)>> {
     let wanted = Wanted::Version(version.to_owned());
+    if !available(&wanted).await? {
+        return Ok(None);
+    }
     let keep = options.keep || std::env::var_os("TIDEOVER_KEEP").is_some();
     let options = RigOptions {
         tell: tell(),
         keep,
         ..options
     };
-    if let Err(error) = provision(&wanted, &options.tell).await {
-        let required = std::env::var("TIDEOVER_REQUIRE").unwrap_or_default();
-        if error.is_unavailable() && !required.split(',').any(|word| word.trim() == "gateway") {
-            eprintln!("SKIPPED: no gateway {version} to be had: {error}");
-            return Ok(None);
-        }
-        return Err(error.into());
-    }
     let slot = slot().await?;
     let rig = Rig::start(&wanted, options).await?;
     if rig.home.keep {
