@@ -9,9 +9,10 @@ use super::error::Result;
 use super::mock_model::{ModelRequest, Script, Step, ToolCall};
 use super::mock_telegram::SentMessage;
 use super::progress::until;
-use super::rig::{self, Rig, TURN_MAX};
+use super::rig::{Rig, TURN_MAX};
 use super::scenario::{Scenario, Work};
 use super::story::{Story, checks};
+use super::work;
 
 /// Longest that the notices may take after the gateway is ready, all of them together.
 const NOTICES_MAX: Duration = Duration::from_secs(45);
@@ -34,7 +35,7 @@ pub struct Cast {
 #[derive(Debug)]
 struct Member {
     chat: i64,
-    work: rig::Work,
+    work: work::Work,
     call: ToolCall,
     checkpoint: std::path::PathBuf,
 }
@@ -176,10 +177,7 @@ impl Cast {
     }
 
     /// A while in which nothing may happen; ends early when something does.
-    ///
-    /// # Errors
-    /// None today.
-    pub async fn act_silence(&self, rig: &Rig, story: &mut Story, scene: &Scene) -> Result<()> {
+    pub async fn act_silence(&self, rig: &Rig, story: &mut Story, scene: &Scene) {
         let mut expected: Vec<SentMessage> = Vec::new();
         if self.work != Work::Idle {
             for member in &self.members {
@@ -207,7 +205,6 @@ impl Cast {
         let asked = rig.model.requests_from(scene.asked);
         let detail = format!("{} requests", asked.len());
         story.check(checks::MODEL_NOT_ASKED, "", asked.is_empty(), detail);
-        Ok(())
     }
 
     /// The user speaks: the model learns what happened, and the tool may run again.

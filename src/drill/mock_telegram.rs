@@ -380,3 +380,66 @@ fn refusal(status: u16) -> hyper::Response<super::http::Body> {
     }
     json_answer(status, &body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drill::http;
+
+    async fn send(mock: &MockTelegram) -> std::result::Result<u16, String> {
+        http::get(mock.server.addr().port(), "/botX/sendMessage")
+            .await
+            .map(|(code, _)| code)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn each_failure_shows_and_ends() -> Result<()> {
+        let mock = MockTelegram::start()?;
+        assert_eq!(send(&mock).await, Ok(200));
+        for status in [500, 401, 403, 429] {
+            mock.set_failure(Failure::Status(status));
+            assert_eq!(send(&mock).await, Ok(status));
+        }
+        assert_eq!(mock.mark(), 1, "a refused message must not be logged");
+        mock.set_failure(Failure::AnswerLost);
+        assert!(send(&mock).await.is_err());
+        assert_eq!(
+            mock.mark(),
+            2,
+            "a message whose answer is lost was accepted"
+        );
+        mock.set_failure(Failure::Refuse);
+        let closed = |seen: std::result::Result<u16, String>| seen.err().ok_or("open".to_owned());
+        crate::drill::progress::until("a closed port", Duration::from_secs(5), || async {
+            closed(send(&mock).await).map(drop)
+        })
+        .await?;
+        mock.set_failure(Failure::None);
+        crate::drill::progress::until("an open port", Duration::from_secs(5), || async {
+            send(&mock).await.map(drop)
+        })
+        .await
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_edit_replaces_the_text_and_a_deletion_hides_the_message() -> Result<()> {
+        let mock = MockTelegram::start()?;
+        let act = |method: &str, body: Value| {
+            accept(&mut mock.shared.lock(), method, &body);
+            mock.shared.tell();
+        };
+        act("sendMessage", json!({"chat_id": "7", "text": "draft"}));
+        act(
+            "editMessageText",
+            json!({"chat_id": 7, "message_id": 1, "text": "final"}),
+        );
+        let limit = Duration::from_millis(50);
+        let found = mock
+            .wait_for("the text", 0, limit, |m| m.text == "final")
+            .await?;
+        assert_eq!((found.chat, found.edits), (7, 1));
+        act("deleteMessage", json!({"chat_id": 7, "message_id": 1}));
+        assert!(mock.wait_for("the text", 0, limit, |_| true).await.is_err());
+        Ok(())
+    }
+}

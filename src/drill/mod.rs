@@ -25,5 +25,6 @@ pub mod provision;
 pub mod rig;
 pub mod scenario;
 pub mod story;
+pub mod work;
 
 pub use error::DrillError;

@@ -1,7 +1,7 @@
 //! The rig as a whole: a gateway in a scratch home, between a mock model and a mock Telegram.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use super::checkpoint;
 use super::error::{DrillError, Result};
 use super::gateway_proc::{GatewayProc, Launch};
 use super::home::{DmScope, Home, Mocks};
-use super::mock_model::{MockModel, Script, Step, ToolCall};
+use super::mock_model::{MockModel, Script, Step};
 use super::mock_telegram::{MockTelegram, SentMessage};
-use super::progress::{Tell, tail, until};
+use super::progress::{Tell, tail};
 use super::provision::{Gateway, Wanted, provision};
+use super::work::Work;
 
 /// Longest that a gateway may take to start, on a slow and busy machine.
 pub const START_MAX: Duration = Duration::from_secs(180);
@@ -321,117 +322,5 @@ impl Drop for Rig {
         // Help for a reader; a full disk must not become a panic here.
         drop(std::fs::write(logs.join("model-requests.jsonl"), requests));
         drop(std::fs::write(logs.join("telegram-sent.jsonl"), sent));
-    }
-}
-
-/// A shell script with an effect that can be counted, run by the model's `exec` calls.
-///
-/// It copies the checkpoint that is on disk at this moment, then has its effect (a line in the
-/// marker file), then waits for the gate. So the copy proves what was durable before the effect.
-#[derive(Debug, Clone)]
-pub struct Work {
-    script: PathBuf,
-    snapshot: PathBuf,
-    marker: PathBuf,
-    gate: PathBuf,
-}
-
-impl Work {
-    /// Ten minutes of waiting at the gate.
-    const ROUNDS_MAX: u32 = 12_000;
-
-    fn create(dir: &Path, name: &str, checkpoint: &Path) -> Result<Self> {
-        let file = |end: &str| dir.join(format!("{name}{end}"));
-        let work = Self {
-            script: file(".sh"),
-            snapshot: file(".snapshot"),
-            marker: file(".ran"),
-            gate: file(".gate"),
-        };
-        let text = format!(
-            "[ -e '{snapshot}' ] || cp '{checkpoint}' '{snapshot}' 2>/dev/null\n\
-             echo ran >> '{marker}'\n\
-             n=0\n\
-             while [ ! -e '{gate}' ] && [ -d '{dir}' ] && [ $n -lt {rounds} ]; do\n\
-             \x20 sleep 0.05; n=$((n+1))\n\
-             done\n\
-             echo done\n",
-            snapshot = work.snapshot.display(),
-            checkpoint = checkpoint.display(),
-            marker = work.marker.display(),
-            gate = work.gate.display(),
-            dir = dir.display(),
-            rounds = Self::ROUNDS_MAX,
-        );
-        std::fs::write(&work.script, text).map_err(DrillError::io("write", &work.script))?;
-        Ok(work)
-    }
-
-    fn command(&self) -> String {
-        format!("sh {}", self.script.display())
-    }
-
-    /// The call that stays in flight.
-    #[must_use]
-    pub fn call(&self) -> ToolCall {
-        ToolCall::exec(self.command())
-    }
-
-    /// The call whose command goes on in the background while the tool returns.
-    #[must_use]
-    pub fn background_call(&self) -> ToolCall {
-        let arguments = json!({"command": self.command(), "background": true});
-        ToolCall::new("exec", arguments)
-    }
-
-    /// How often the effect has happened.
-    #[must_use]
-    pub fn runs(&self) -> usize {
-        std::fs::read_to_string(&self.marker).map_or(0, |text| text.lines().count())
-    }
-
-    /// Waits for the `count`-th effect.
-    ///
-    /// # Errors
-    /// A timeout with the number of effects.
-    pub async fn await_effect(&self, count: usize) -> Result<()> {
-        until("the tool's effect", TURN_MAX, || async {
-            let runs = self.runs();
-            if runs >= count {
-                Ok(())
-            } else {
-                Err(format!("{runs} of {count} effects"))
-            }
-        })
-        .await
-    }
-
-    /// The checkpoint as it was on disk just before the first effect.
-    ///
-    /// # Errors
-    /// When the copy cannot be parsed.
-    pub fn checkpoint_before_effect(&self) -> Result<Option<Value>> {
-        checkpoint::read(&self.snapshot)
-    }
-
-    /// Lets all runs, present and future ones, come to their end.
-    ///
-    /// # Errors
-    /// When the gate's file cannot be made.
-    pub fn open_gate(&self) -> Result<()> {
-        std::fs::write(&self.gate, "").map_err(DrillError::io("create", &self.gate))
-    }
-
-    /// Closes the gate for further runs.
-    ///
-    /// # Errors
-    /// When the gate's file cannot be removed.
-    pub fn close_gate(&self) -> Result<()> {
-        match std::fs::remove_file(&self.gate) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(DrillError::io("remove", &self.gate)(error))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 }
