@@ -18,29 +18,17 @@ const NATIVE_NOTICE: &str = "I'm continuing your interrupted request";
 /// A full turn: the user's message in, the tool's effect, the reply out.
 async fn a_full_turn(rig: &Rig) -> Outcome {
     let work = rig.work("first", CHAT)?;
-    let steps = [
-        Step::call(work.call()),
-        Step::text("The first job is done."),
-    ];
-    rig.model
-        .script(Script::marker("please do the first job", steps));
+    let steps = [Step::call(work.call()), Step::text("The first job is done.")];
+    rig.model.script(Script::marker("please do the first job", steps));
     rig.send_user(CHAT, "please do the first job");
     work.await_effect(1).await?;
     let done = |m: &SentMessage| m.text.contains("first job is done");
-    assert!(
-        !rig.telegram.sent().iter().any(done),
-        "the reply must wait for the tool"
-    );
+    assert!(!rig.telegram.sent().iter().any(done), "the reply must wait for the tool");
     work.open_gate()?;
-    let reply = rig
-        .telegram
-        .wait_for("the reply", 0, TURN_MAX, done)
-        .await?;
+    let reply = rig.telegram.wait_for("the reply", 0, TURN_MAX, done).await?;
     assert_eq!(reply.chat, CHAT);
     let last = rig.model.wait_for("the result", 0, TURN_MAX, |r| {
-        r.turn_tool_results()
-            .iter()
-            .any(|text| text.contains("done"))
+        r.turn_tool_results().iter().any(|text| text.contains("done"))
     });
     assert!(last.await?.turn_text().contains("please do the first job"));
     assert_eq!(work.runs(), 1);
@@ -50,16 +38,12 @@ async fn a_full_turn(rig: &Rig) -> Outcome {
 /// `kill -9` in the middle of a tool; returns when the gateway is ready again.
 async fn killed_mid_tool(rig: &mut Rig) -> Outcome {
     let work = rig.work("second", CHAT)?;
-    rig.model
-        .script(Script::marker("the second job", [Step::call(work.call())]));
+    rig.model.script(Script::marker("the second job", [Step::call(work.call())]));
     rig.send_user(CHAT, "please do the second job");
     work.await_effect(1).await?;
     let proc = rig.proc()?;
     proc.signal(Target::Gateway, Signal::KILL)?;
-    assert_eq!(
-        proc.exited(Duration::from_secs(10)).await?.signal(),
-        Some(9)
-    );
+    assert_eq!(proc.exited(Duration::from_secs(10)).await?.signal(), Some(9));
     rig.boot().await?;
     Ok(())
 }
@@ -82,14 +66,11 @@ async fn on_2026_9_6_a_killed_turn_is_continued_by_the_gateway_itself() -> Outco
     killed_mid_tool(&mut rig).await?;
     let native = rig
         .telegram
-        .wait_for("the native notice", from, TURN_MAX, |m| {
-            m.text.contains(NATIVE_NOTICE)
-        });
+        .wait_for("the native notice", from, TURN_MAX, |m| m.text.contains(NATIVE_NOTICE));
     assert_eq!(native.await?.chat, CHAT);
     rig.model
         .wait_for("the native recovery turn", 0, TURN_MAX, |r| {
-            r.turn_text()
-                .contains("[System] Your previous turn was interrupted")
+            r.turn_text().contains("[System] Your previous turn was interrupted")
         })
         .await?;
     drop_leaves_nothing(rig).await;
@@ -109,20 +90,11 @@ async fn on_2026_5_5_a_killed_turn_is_lost_without_a_word() -> Outcome {
     let lost = "marked interrupted main session failed";
     let proc = rig.proc()?;
     tideover::drill::progress::until("the gateway's verdict", TURN_MAX, || async {
-        proc.log_text()
-            .contains(lost)
-            .then_some(())
-            .ok_or_else(|| "nothing yet".to_owned())
+        proc.log_text().contains(lost).then_some(()).ok_or_else(|| "nothing yet".to_owned())
     })
     .await?;
     rig.plain_turn(CHAT, "are you there?", "I am here.").await?;
-    let said: Vec<String> = rig
-        .telegram
-        .sent()
-        .into_iter()
-        .skip(from)
-        .map(|m| m.text)
-        .collect();
+    let said: Vec<String> = rig.telegram.sent().into_iter().skip(from).map(|m| m.text).collect();
     assert_eq!(said, ["I am here."]);
     drop_leaves_nothing(rig).await;
     Ok(())

@@ -61,18 +61,10 @@ impl Cast {
                 Work::Background => work.background_call(),
                 Work::Call | Work::Idle => work.call(),
             };
-            Ok(Member {
-                chat: *chat,
-                work,
-                call,
-                checkpoint: rig.checkpoint_path(*chat),
-            })
+            Ok(Member { chat: *chat, work, call, checkpoint: rig.checkpoint_path(*chat) })
         };
         let members = scenario.chats.iter().map(member).collect::<Result<_>>()?;
-        Ok(Self {
-            work: scenario.work,
-            members,
-        })
+        Ok(Self { work: scenario.work, members })
     }
 
     /// The users ask, the model calls the tool, the tool has its effect (and is in flight).
@@ -83,8 +75,7 @@ impl Cast {
         if self.work == Work::Idle {
             for member in &self.members {
                 let chat = member.chat;
-                rig.plain_turn(chat, &format!("Hello from {chat}"), "Hello to you.")
-                    .await?;
+                rig.plain_turn(chat, &format!("Hello from {chat}"), "Hello to you.").await?;
                 story.step("a turn is over", format!("chat {chat} has its reply"));
             }
             return Ok(());
@@ -101,12 +92,7 @@ impl Cast {
             story.step("the tool has had its effect", member.call_text());
             let found = member.work.checkpoint_before_effect()?;
             let (ok, detail) = member.judge(found.as_ref(), &["tool_running"]);
-            story.check(
-                checks::CHECKPOINT_BEFORE_EFFECT,
-                member.subject(),
-                ok,
-                detail,
-            );
+            story.check(checks::CHECKPOINT_BEFORE_EFFECT, member.subject(), ok, detail);
             if self.work == Work::Background {
                 member.await_background(rig, story).await?;
             }
@@ -139,35 +125,21 @@ impl Cast {
         rig.model.clear();
         for member in &self.members {
             // A native recovery turn names no chat, but the transcript before it does.
-            let (call, own) = (
-                member.call.clone(),
-                format!("Please deploy for {}", member.chat),
-            );
+            let (call, own) = (member.call.clone(), format!("Please deploy for {}", member.chat));
             let resumed = move |request: &ModelRequest| {
                 request.turn_text().contains(NATIVE_TO_MODEL) && request.contains(&own)
             };
-            rig.model
-                .script(Script::when(resumed, [Step::call(call)]).insisting());
+            rig.model.script(Script::when(resumed, [Step::call(call)]).insisting());
         }
-        let scene = Scene {
-            sent: rig.telegram.mark(),
-            asked: rig.model.seen(),
-        };
+        let scene = Scene { sent: rig.telegram.mark(), asked: rig.model.seen() };
         let took = rig.boot().await?;
-        story.step(
-            "the gateway is back",
-            format!("ready after {:.1} s", took.as_secs_f32()),
-        );
+        story.step("the gateway is back", format!("ready after {:.1} s", took.as_secs_f32()));
         let since = Instant::now();
         if self.work != Work::Idle {
             for member in &self.members {
                 let left = NOTICES_MAX.saturating_sub(since.elapsed());
                 let wanted = |m: &SentMessage| m.chat == member.chat && is_notice(m, &member.call);
-                match rig
-                    .telegram
-                    .wait_for("the notice", scene.sent, left, wanted)
-                    .await
-                {
+                match rig.telegram.wait_for("the notice", scene.sent, left, wanted).await {
                     Ok(notice) => story.step("the user was told", notice.text),
                     Err(error) => story.trouble("the user was not told", error.to_string()),
                 }
@@ -185,16 +157,10 @@ impl Cast {
             }
         }
         let is_other = |m: &SentMessage| !expected.iter().any(|e| e.message_id == m.message_id);
-        let broken = rig
-            .telegram
-            .wait_for("another message", scene.sent, SILENCE, is_other)
-            .await;
+        let broken = rig.telegram.wait_for("another message", scene.sent, SILENCE, is_other).await;
         match broken {
             Ok(message) => story.trouble("the silence was broken", message.text),
-            Err(_) => story.step(
-                "silence until the user speaks",
-                format!("{SILENCE:?} watched"),
-            ),
+            Err(_) => story.step("silence until the user speaks", format!("{SILENCE:?} watched")),
         }
         for member in &self.members {
             let runs = member.work.runs();
@@ -222,25 +188,16 @@ impl Cast {
             rig.send_user(member.chat, &word);
             story.step("the user speaks", &word);
             let own = |r: &ModelRequest| !r.tools.is_empty() && r.turn_text().contains(&word);
-            let request = rig
-                .model
-                .wait_for("the user's turn", asked, TURN_MAX, own)
-                .await?;
+            let request = rig.model.wait_for("the user's turn", asked, TURN_MAX, own).await?;
             let (ok, detail) = self.judge_told(member, &request);
             story.check(checks::MODEL_TOLD, member.subject(), ok, detail);
             let effect = member.work.await_effect(runs + 1).await;
             let replied = |m: &SentMessage| m.chat == member.chat && m.text.contains(&done);
             let reply = match effect {
-                Ok(()) => {
-                    rig.telegram
-                        .wait_for("the reply", scene.sent, TURN_MAX, replied)
-                        .await
-                }
+                Ok(()) => rig.telegram.wait_for("the reply", scene.sent, TURN_MAX, replied).await,
                 Err(error) => Err(error),
             };
-            let detail = reply
-                .as_ref()
-                .map_or_else(ToString::to_string, |m| m.text.clone());
+            let detail = reply.as_ref().map_or_else(ToString::to_string, |m| m.text.clone());
             story.check(checks::RELEASED, member.subject(), reply.is_ok(), detail);
         }
         Ok(())
@@ -249,34 +206,18 @@ impl Cast {
     fn judge_told(&self, member: &Member, request: &ModelRequest) -> (bool, String) {
         if self.work == Work::Idle {
             let told = request.contains(OURS_TO_MODEL);
-            return (
-                !told,
-                if told {
-                    "told of nothing"
-                } else {
-                    "not told, rightly"
-                }
-                .to_owned(),
-            );
+            return (!told, if told { "told of nothing" } else { "not told, rightly" }.to_owned());
         }
-        let line = format!(
-            "{OURS_TO_MODEL} {}. Continue only if user confirms.",
-            member.call_text()
-        );
+        let line =
+            format!("{OURS_TO_MODEL} {}. Continue only if user confirms.", member.call_text());
         if request.contains_line(&line) {
             return (true, line);
         }
         let whole = |text: &String| text.contains(&line);
         if request.texts().iter().any(whole) {
-            return (
-                false,
-                format!("in the request, but not as a line of its own: {line}"),
-            );
+            return (false, format!("in the request, but not as a line of its own: {line}"));
         }
-        let near = request
-            .texts()
-            .into_iter()
-            .find(|text| text.contains("was interrupted"));
+        let near = request.texts().into_iter().find(|text| text.contains("was interrupted"));
         (false, format!("expected {line:?}, found {near:?}"))
     }
 
@@ -286,12 +227,7 @@ impl Cast {
             let found = notices(rig, scene, member);
             let wanted = usize::from(self.work != Work::Idle);
             let detail = format!("{} notices, {wanted} expected", found.len());
-            story.check(
-                checks::NOTICES,
-                member.subject(),
-                found.len() == wanted,
-                detail,
-            );
+            story.check(checks::NOTICES, member.subject(), found.len() == wanted, detail);
         }
         let native: Vec<String> = rig
             .telegram
@@ -300,12 +236,7 @@ impl Cast {
             .filter(|m| !m.deleted && m.text.contains(NATIVE_TO_USER))
             .map(|m| m.text)
             .collect();
-        story.check(
-            checks::NATIVE_SILENT,
-            "",
-            native.is_empty(),
-            format!("{native:?}"),
-        );
+        story.check(checks::NATIVE_SILENT, "", native.is_empty(), format!("{native:?}"));
     }
 }
 
@@ -334,36 +265,18 @@ impl Member {
         let last = &found["last_tool_call"];
         let state = found["state"].as_str().unwrap_or_default();
         // As text: the order of the keys counts, the model and the user read it.
-        let (kept, made) = (
-            last["arguments"].to_string(),
-            self.call.arguments.to_string(),
-        );
+        let (kept, made) = (last["arguments"].to_string(), self.call.arguments.to_string());
         let ok = last["name"] == self.call.name.as_str() && kept == made && states.contains(&state);
-        (
-            ok,
-            format!(
-                "seq {}, state {state}, {} {}",
-                found["seq"], last["name"], last["arguments"]
-            ),
-        )
+        (ok, format!("seq {}, state {state}, {} {}", found["seq"], last["name"], last["arguments"]))
     }
 
     async fn await_background(&self, rig: &Rig, story: &mut Story) -> Result<()> {
         let replied = |m: &SentMessage| m.chat == self.chat && m.text.contains("goes on");
-        rig.telegram
-            .wait_for("the reply", 0, TURN_MAX, replied)
-            .await?;
+        rig.telegram.wait_for("the reply", 0, TURN_MAX, replied).await?;
         until("the checkpoint's state background", TURN_MAX, || async {
-            let found = checkpoint::read(&self.checkpoint)
-                .ok()
-                .flatten()
-                .unwrap_or_default();
+            let found = checkpoint::read(&self.checkpoint).ok().flatten().unwrap_or_default();
             let state = found["state"].as_str().unwrap_or("missing").to_owned();
-            if state == "background" {
-                Ok(())
-            } else {
-                Err(state)
-            }
+            if state == "background" { Ok(()) } else { Err(state) }
         })
         .await?;
         story.step("the command goes on in the background", self.subject());
@@ -377,10 +290,5 @@ fn is_notice(message: &SentMessage, call: &ToolCall) -> bool {
 
 fn notices(rig: &Rig, scene: &Scene, member: &Member) -> Vec<SentMessage> {
     let own = |m: &SentMessage| !m.deleted && m.chat == member.chat && is_notice(m, &member.call);
-    rig.telegram
-        .sent()
-        .into_iter()
-        .skip(scene.sent)
-        .filter(own)
-        .collect()
+    rig.telegram.sent().into_iter().skip(scene.sent).filter(own).collect()
 }

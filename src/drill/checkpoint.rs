@@ -29,9 +29,7 @@ pub fn file_name(session_key: &str) -> String {
 /// Path of a session's checkpoint in a state directory.
 #[must_use]
 pub fn path(state: &Path, session_key: &str) -> PathBuf {
-    state
-        .join("sessions/checkpoints")
-        .join(file_name(session_key))
+    state.join("sessions/checkpoints").join(file_name(session_key))
 }
 
 /// Reads a checkpoint; `None` when there is none.
@@ -50,11 +48,7 @@ pub fn read(path: &Path) -> Result<Option<Value>> {
     }
     let bytes = std::fs::read(path).map_err(DrillError::io("read", path))?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-    if value.is_object() {
-        Ok(Some(value))
-    } else {
-        Err(bad("not a JSON object".to_owned()))
-    }
+    if value.is_object() { Ok(Some(value)) } else { Err(bad("not a JSON object".to_owned())) }
 }
 
 #[cfg(test)]

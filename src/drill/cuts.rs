@@ -47,16 +47,8 @@ pub async fn cut(cut: Cut, rig: &mut Rig, story: &mut Story) -> Result<()> {
             proc.exited(EXIT_MAX).await?;
             let alone = proc.gateway_ended(STOP_TIMEOUT).await.is_err();
             let killed = proc.kill_all();
-            let what = if cut == Cut::KillBoth {
-                "SIGKILL to both"
-            } else {
-                "SIGKILL to tideover"
-            };
-            let end = if alone {
-                "lived on and was killed"
-            } else {
-                "ended with it"
-            };
+            let what = if cut == Cut::KillBoth { "SIGKILL to both" } else { "SIGKILL to tideover" };
+            let end = if alone { "lived on and was killed" } else { "ended with it" };
             story.step(what, format!("the gateway {end}; {killed} processes swept"));
             Ok(())
         }
@@ -71,29 +63,21 @@ async fn stop_then_kill(rig: &mut Rig, story: &mut Story) -> Result<()> {
     story.step("SIGTERM to tideover", "a tool is in flight");
     let proc = &*proc;
     let passed = until("SIGTERM at the gateway", STOP_TIMEOUT, || async {
-        let drains = http::get(port, "/startupz")
-            .await
-            .is_ok_and(|(_, b)| b.contains("draining"));
+        let drains = http::get(port, "/startupz").await.is_ok_and(|(_, b)| b.contains("draining"));
         let logged = std::fs::read(&file_log).unwrap_or_default();
         let logged = String::from_utf8_lossy(&logged).contains("SIGTERM");
         let seen = drains || logged || proc.ended(Target::Gateway);
-        seen.then_some(())
-            .ok_or_else(|| "the gateway shows no sign of it".to_owned())
+        seen.then_some(()).ok_or_else(|| "the gateway shows no sign of it".to_owned())
     })
     .await;
-    let detail = passed
-        .as_ref()
-        .map_or_else(ToString::to_string, |()| "seen there".to_owned());
+    let detail = passed.as_ref().map_or_else(ToString::to_string, |()| "seen there".to_owned());
     story.check(checks::SIGTERM_PASSED_ON, "", passed.is_ok(), detail);
     if proc.gateway_ended(STOP_TIMEOUT).await.is_ok() {
         story.step("the gateway ended by itself", "it does not drain");
         return same_exit(rig, story, None, EXIT_MAX).await;
     }
     rig.proc()?.signal(Target::Gateway, Signal::KILL)?;
-    story.step(
-        "the stop timeout is over: SIGKILL to the gateway",
-        "it was draining",
-    );
+    story.step("the stop timeout is over: SIGKILL to the gateway", "it was draining");
     same_exit(rig, story, Some(9), EXIT_MAX).await
 }
 

@@ -111,11 +111,7 @@ impl DrillError {
     /// Wraps an I/O error with the operation and the path.
     pub fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| Self::Io { operation, path, source }
     }
 
     /// Whether the gateway could simply not be had here (no Node, no npm, no network).

@@ -65,15 +65,10 @@ impl GatewayProc {
     pub fn spawn(launch: Launch) -> Result<Self> {
         let Some((program, args)) = launch.argv.split_first() else {
             let detail = "the command line is empty".to_owned();
-            return Err(DrillError::Usage {
-                detail,
-                next: "name a program to start".to_owned(),
-            });
+            return Err(DrillError::Usage { detail, next: "name a program to start".to_owned() });
         };
         let out = File::create(&launch.log).map_err(DrillError::io("create", &launch.log))?;
-        let err = out
-            .try_clone()
-            .map_err(DrillError::io("open", &launch.log))?;
+        let err = out.try_clone().map_err(DrillError::io("open", &launch.log))?;
         let mut child = Command::new(program)
             .args(args)
             .env_clear()
@@ -85,17 +80,11 @@ impl GatewayProc {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|source| DrillError::Spawn {
-                program: program.into(),
-                source,
-            })?;
+            .map_err(|source| DrillError::Spawn { program: program.into(), source })?;
         let held = child.id().map_or_else(
             || {
                 let detail = "it ended at once".to_owned();
-                Err(DrillError::Process {
-                    operation: "start the gateway",
-                    detail,
-                })
+                Err(DrillError::Process { operation: "start the gateway", detail })
             },
             Held::open,
         );
@@ -107,14 +96,7 @@ impl GatewayProc {
             }
         };
         let started = Instant::now();
-        Ok(Self {
-            launch,
-            child,
-            command,
-            gateway: None,
-            status: None,
-            started,
-        })
+        Ok(Self { launch, child, command, gateway: None, status: None, started })
     }
 
     /// Waits until the gateway says it has started, and takes hold of its process.
@@ -128,11 +110,7 @@ impl GatewayProc {
         loop {
             if let Some(status) = self.try_exit()? {
                 let (log, tail) = (self.launch.log.clone(), self.log_tail(20));
-                return Err(DrillError::EndedEarly {
-                    status: status.to_string(),
-                    log,
-                    tail,
-                });
+                return Err(DrillError::EndedEarly { status: status.to_string(), log, tail });
             }
             let seen = match readiness(self.launch.port).await {
                 Ok(()) => break,
@@ -140,11 +118,7 @@ impl GatewayProc {
             };
             if self.started.elapsed() > limit {
                 let detail = format!("{seen}; its log ends with:\n{}", self.log_tail(10));
-                return Err(DrillError::Timeout {
-                    what: WHAT.to_owned(),
-                    limit,
-                    detail,
-                });
+                return Err(DrillError::Timeout { what: WHAT.to_owned(), limit, detail });
             }
             if told.elapsed() > TELL_EVERY {
                 tell.waiting(WHAT, self.started);
@@ -178,15 +152,11 @@ impl GatewayProc {
             let node = node.map_err(DrillError::io("find", &self.launch.node))?;
             let command = self.command.pid();
             let runs_node = |pid: &u32| processes::executable(*pid).is_some_and(|exe| exe == node);
-            let found = std::iter::once(command)
-                .chain(processes::children(command))
-                .find(runs_node);
+            let found =
+                std::iter::once(command).chain(processes::children(command)).find(runs_node);
             let pid = found.ok_or_else(|| DrillError::Process {
                 operation: "find the gateway's process",
-                detail: format!(
-                    "neither pid {command} nor a child of it runs {}",
-                    node.display()
-                ),
+                detail: format!("neither pid {command} nor a child of it runs {}", node.display()),
             })?;
             self.gateway = Some(Held::open(pid)?);
         }
@@ -245,9 +215,7 @@ impl GatewayProc {
     pub async fn gateway_ended(&self, limit: Duration) -> Result<()> {
         until("the end of the gateway", limit, || async {
             let ended = self.ended(Target::Gateway);
-            ended
-                .then_some(())
-                .ok_or_else(|| "it still runs".to_owned())
+            ended.then_some(()).ok_or_else(|| "it still runs".to_owned())
         })
         .await
     }
@@ -300,14 +268,10 @@ async fn readiness(port: u16) -> std::result::Result<(), String> {
     let value: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     if let Some(status) = value["status"].as_str() {
         let started = code == 200 && status == "started";
-        return started
-            .then_some(())
-            .ok_or_else(|| format!("/startupz says {code} {status}"));
+        return started.then_some(()).ok_or_else(|| format!("/startupz says {code} {status}"));
     }
     let (code, body) = http::get(port, "/readyz").await?;
     let value: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     let ready = code == 200 && value["ready"] == true;
-    ready
-        .then_some(())
-        .ok_or_else(|| format!("/readyz says {code} {}", value["failing"]))
+    ready.then_some(()).ok_or_else(|| format!("/readyz says {code} {}", value["failing"]))
 }

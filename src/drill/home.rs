@@ -20,14 +20,8 @@ pub const GATEWAY_TOKEN: &str = "drill-token-0123456789";
 /// A temporary directory with a longer name than this is passed over for /tmp.
 const BASE_BYTES_MAX: usize = 40;
 /// What the gateway inherits from the user's environment; everything else is left behind.
-const INHERITED: [&str; 6] = [
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TERM",
-    "NODE_EXTRA_CA_CERTS",
-    "LD_LIBRARY_PATH",
-];
+const INHERITED: [&str; 6] =
+    ["LANG", "LC_ALL", "TZ", "TERM", "NODE_EXTRA_CA_CERTS", "LD_LIBRARY_PATH"];
 
 /// How chats are mapped to sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,24 +68,13 @@ impl Home {
     /// When the directories cannot be made or no port is free.
     pub fn create(keep: bool) -> Result<Self> {
         let base = std::env::temp_dir();
-        let base = if base.as_os_str().len() > BASE_BYTES_MAX {
-            "/tmp".into()
-        } else {
-            base
-        };
+        let base = if base.as_os_str().len() > BASE_BYTES_MAX { "/tmp".into() } else { base };
         let base = base.canonicalize().map_err(DrillError::io("find", &base))?;
         // Each RandomState has keys of its own, so the name cannot be guessed or met twice.
-        let name = format!(
-            "td-{:011x}",
-            RandomState::new().build_hasher().finish() >> 20
-        );
+        let name = format!("td-{:011x}", RandomState::new().build_hasher().finish() >> 20);
         let root = base.join(name);
         private_dir(&root)?;
-        let home = Self {
-            root,
-            port: free_port()?,
-            keep,
-        };
+        let home = Self { root, port: free_port()?, keep };
         for dir in ["h", "h/.openclaw", "r", "t", "w", "logs", "work"] {
             private_dir(&home.root.join(dir))?;
         }
@@ -278,10 +261,7 @@ pub fn free_port() -> Result<u16> {
 }
 
 fn private_dir(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(DrillError::io("create", path))
+    DirBuilder::new().mode(0o700).create(path).map_err(DrillError::io("create", path))
 }
 
 #[cfg(test)]

@@ -54,30 +54,19 @@ impl MockServer {
     /// # Errors
     /// When no port or no thread can be had.
     pub fn start(name: &'static str, handler: Handler) -> Result<Self> {
-        let failed = |source| DrillError::Io {
-            operation: "serve",
-            path: name.into(),
-            source,
-        };
+        let failed = |source| DrillError::Io { operation: "serve", path: name.into(), source };
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let (open, open_rx) = watch::channel(true);
         let (stop, stop_rx) = watch::channel(false);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || runtime.block_on(serve(listener, addr, handler, open_rx, stop_rx)))
             .map_err(failed)?;
-        Ok(Self {
-            addr,
-            open,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { addr, open, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -192,9 +181,7 @@ pub async fn get(port: u16, path: &str) -> std::result::Result<(u16, String), St
     const LIMIT: Duration = Duration::from_secs(5);
     let call = async {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-            .await
-            .map_err(|e| text(&e))?;
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|e| text(&e))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| text(&e))?;
@@ -214,7 +201,5 @@ pub async fn get(port: u16, path: &str) -> std::result::Result<(u16, String), St
             .to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    tokio::time::timeout(LIMIT, call)
-        .await
-        .map_err(|_| "no answer in 5 s".to_owned())?
+    tokio::time::timeout(LIMIT, call).await.map_err(|_| "no answer in 5 s".to_owned())?
 }

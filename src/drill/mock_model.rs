@@ -36,18 +36,12 @@ pub struct ToolCall {
 impl ToolCall {
     /// A call of `name` with `arguments`.
     pub fn new(name: impl Into<String>, arguments: Value) -> Self {
-        Self {
-            name: name.into(),
-            arguments,
-        }
+        Self { name: name.into(), arguments }
     }
 
     /// A call of `exec` that stays in flight (is not sent to the background) for two minutes.
     pub fn exec(command: impl Into<String>) -> Self {
-        Self::new(
-            "exec",
-            json!({"command": command.into(), "yieldMs": 120_000}),
-        )
+        Self::new("exec", json!({"command": command.into(), "yieldMs": 120_000}))
     }
 }
 
@@ -125,17 +119,13 @@ impl ModelRequest {
     /// Whether any message contains `needle`.
     #[must_use]
     pub fn contains(&self, needle: &str) -> bool {
-        self.messages
-            .iter()
-            .any(|message| wire::text_of(message).contains(needle))
+        self.messages.iter().any(|message| wire::text_of(message).contains(needle))
     }
 
     /// Whether any message contains `line` as a line of its own.
     #[must_use]
     pub fn contains_line(&self, line: &str) -> bool {
-        self.messages
-            .iter()
-            .any(|message| wire::text_of(message).lines().any(|l| l == line))
+        self.messages.iter().any(|message| wire::text_of(message).lines().any(|l| l == line))
     }
 
     /// What the user side said in the turn that this request belongs to: the last block of
@@ -149,10 +139,7 @@ impl ModelRequest {
     #[must_use]
     pub fn turn_tool_results(&self) -> Vec<String> {
         let tail = wire::after_turn(&self.messages);
-        tail.iter()
-            .filter(|m| wire::is_role(m, "tool"))
-            .map(wire::text_of)
-            .collect()
+        tail.iter().filter(|m| wire::is_role(m, "tool")).map(wire::text_of).collect()
     }
 }
 
@@ -186,11 +173,7 @@ impl Script {
         when: impl Fn(&ModelRequest) -> bool + Send + 'static,
         steps: impl IntoIterator<Item = Step>,
     ) -> Self {
-        Self {
-            when: Box::new(when),
-            steps: steps.into_iter().collect(),
-            forever: false,
-        }
+        Self { when: Box::new(when), steps: steps.into_iter().collect(), forever: false }
     }
 
     /// The last step is repeated for as long as the gateway asks: a model that insists.
@@ -274,23 +257,14 @@ impl MockModel {
     /// # Errors
     /// When no port can be had.
     pub fn start() -> Result<Self> {
-        let state = State {
-            default_reply: "All is well.".to_owned(),
-            ..State::default()
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: watch::channel(0).0,
-        });
+        let state = State { default_reply: "All is well.".to_owned(), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: watch::channel(0).0 });
         let for_handler = Arc::clone(&shared);
         let handler: Handler = Arc::new(move |request| {
             let shared = Arc::clone(&for_handler);
             Box::pin(async move { answer(&shared, &request).await })
         });
-        Ok(Self {
-            server: MockServer::start("mock-model", handler)?,
-            shared,
-        })
+        Ok(Self { server: MockServer::start("mock-model", handler)?, shared })
     }
 
     /// What the gateway's provider configuration needs.
@@ -323,13 +297,7 @@ impl MockModel {
     /// The requests from number `from` on that are still kept.
     #[must_use]
     pub fn requests_from(&self, from: usize) -> Vec<ModelRequest> {
-        self.shared
-            .lock()
-            .requests
-            .iter()
-            .filter(|r| r.number >= from)
-            .cloned()
-            .collect()
+        self.shared.lock().requests.iter().filter(|r| r.number >= from).cloned().collect()
     }
 
     /// Awaits the first request from number `from` on that `wanted` accepts.
@@ -362,16 +330,11 @@ impl MockModel {
                 }
             }
         };
-        tokio::time::timeout(limit, found)
-            .await
-            .map_err(|_| DrillError::Timeout {
-                what: what.to_owned(),
-                limit,
-                detail: format!(
-                    "the model got {} other requests",
-                    self.seen().saturating_sub(from)
-                ),
-            })
+        tokio::time::timeout(limit, found).await.map_err(|_| DrillError::Timeout {
+            what: what.to_owned(),
+            limit,
+            detail: format!("the model got {} other requests", self.seen().saturating_sub(from)),
+        })
     }
 }
 
@@ -383,10 +346,7 @@ async fn answer(shared: &Shared, request: &Request<Bytes>) -> Answer {
         ));
     }
     let Ok(body) = serde_json::from_slice::<Value>(request.body()) else {
-        return Some(json_answer(
-            400,
-            &json!({"error": {"message": "the body is not JSON"}}),
-        ));
+        return Some(json_answer(400, &json!({"error": {"message": "the body is not JSON"}})));
     };
     let (recorded, step, first_call) = {
         let mut state = shared.lock();
@@ -397,15 +357,8 @@ async fn answer(shared: &Shared, request: &Request<Bytes>) -> Answer {
         (recorded, step, first_call)
     };
     shared.changed.send_modify(|count| *count += 1);
-    let reply = wire::Reply {
-        number: recorded.number,
-        first_call,
-    };
-    Some(if recorded.stream {
-        reply.stream(step)
-    } else {
-        reply.whole(step).await
-    })
+    let reply = wire::Reply { number: recorded.number, first_call };
+    Some(if recorded.stream { reply.stream(step) } else { reply.whole(step).await })
 }
 
 /// Lets the wire format await a gate.

@@ -21,11 +21,9 @@ pub(super) fn is_role(message: &Value, role: &str) -> bool {
 pub(super) fn text_of(message: &Value) -> String {
     match &message["content"] {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter_map(|part| part["text"].as_str())
-            .collect::<Vec<_>>()
-            .join("\n"),
+        Value::Array(parts) => {
+            parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n")
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => String::new(),
     }
 }
@@ -43,11 +41,7 @@ fn is_turn(message: &Value) -> bool {
 
 /// The messages that answer the last user block: calls, results, context.
 pub(super) fn after_turn(messages: &[Value]) -> &[Value] {
-    let answered = messages
-        .iter()
-        .rev()
-        .take_while(|message| !is_turn(message))
-        .count();
+    let answered = messages.iter().rev().take_while(|message| !is_turn(message)).count();
     &messages[messages.len() - answered..]
 }
 
@@ -55,12 +49,7 @@ pub(super) fn after_turn(messages: &[Value]) -> &[Value] {
 pub(super) fn turn_text(messages: &[Value]) -> String {
     let asked = &messages[..messages.len() - after_turn(messages).len()];
     let from_user = |message: &&Value| is_role(message, "user");
-    let mut block: Vec<String> = asked
-        .iter()
-        .rev()
-        .take_while(from_user)
-        .map(text_of)
-        .collect();
+    let mut block: Vec<String> = asked.iter().rev().take_while(from_user).map(text_of).collect();
     block.reverse();
     block.join("\n")
 }
@@ -108,10 +97,7 @@ impl Reply {
 
     fn chunk(self, delta: Value, finish: Option<&str>) -> String {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
-        format!(
-            "data: {}\n\n",
-            self.envelope("chat.completion.chunk", choice)
-        )
+        format!("data: {}\n\n", self.envelope("chat.completion.chunk", choice))
     }
 
     fn tool_calls(self, calls: &[ToolCall]) -> Vec<Value> {
@@ -144,10 +130,7 @@ impl Reply {
             }
             // A failure in the middle of a stream is an error event.
             Step::Fail(_, message) => {
-                pieces.push(format!(
-                    "data: {}\n\n",
-                    json!({"error": {"message": message}})
-                ));
+                pieces.push(format!("data: {}\n\n", json!({"error": {"message": message}})));
                 return pieces;
             }
             Step::Hang(_, then) => return self.pieces(then),
@@ -223,10 +206,7 @@ async fn opened(step: &Step) {
 }
 
 fn failure(status: u16, message: &str) -> Response<Body> {
-    json_answer(
-        status,
-        &json!({"error": {"message": message, "type": "mock", "code": status}}),
-    )
+    json_answer(status, &json!({"error": {"message": message, "type": "mock", "code": status}}))
 }
 
 fn usage() -> Value {
@@ -258,12 +238,7 @@ mod tests {
     #[test]
     fn arguments_keep_their_key_order_on_the_wire() {
         let step = Step::call(ToolCall::new("exec", json!({"z": 1, "a": 2})));
-        let text = Reply {
-            number: 0,
-            first_call: 0,
-        }
-        .pieces(&step)
-        .concat();
+        let text = Reply { number: 0, first_call: 0 }.pieces(&step).concat();
         assert!(text.contains(r#"{\"z\":1,\"a\":2}"#), "{text}");
     }
 }

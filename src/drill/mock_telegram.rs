@@ -98,27 +98,19 @@ impl MockTelegram {
     /// # Errors
     /// When no port can be had.
     pub fn start() -> Result<Self> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let state = State {
             next_update: i64::try_from(now.as_secs()).unwrap_or(1),
             next_message: 1,
             ..State::default()
         };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: watch::channel(0).0,
-        });
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: watch::channel(0).0 });
         let for_handler = Arc::clone(&shared);
         let handler: Handler = Arc::new(move |request| {
             let shared = Arc::clone(&for_handler);
             Box::pin(async move { answer(&shared, &request).await })
         });
-        Ok(Self {
-            server: MockServer::start("mock-telegram", handler)?,
-            shared,
-        })
+        Ok(Self { server: MockServer::start("mock-telegram", handler)?, shared })
     }
 
     /// The `apiRoot` of the scratch configuration.
@@ -134,9 +126,7 @@ impl MockTelegram {
             let (update_id, message_id) = (state.next_update, state.next_message);
             state.next_update += 1;
             state.next_message += 1;
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let person = format!("User{chat}");
             let mut message = json!({
                 "message_id": message_id, "date": now.as_secs(), "text": text,
@@ -149,9 +139,7 @@ impl MockTelegram {
                 message["entities"] =
                     json!([{"type": "bot_command", "offset": 0, "length": length}]);
             }
-            state
-                .updates
-                .push_back(json!({"update_id": update_id, "message": message}));
+            state.updates.push_back(json!({"update_id": update_id, "message": message}));
         }
         self.shared.tell();
     }
@@ -198,12 +186,7 @@ impl MockTelegram {
                 changed.borrow_and_update();
                 let hit = {
                     let state = self.shared.lock();
-                    state
-                        .sent
-                        .iter()
-                        .skip(from)
-                        .find(|m| !m.deleted && wanted(m))
-                        .cloned()
+                    state.sent.iter().skip(from).find(|m| !m.deleted && wanted(m)).cloned()
                 };
                 if let Some(message) = hit {
                     return message;
@@ -214,12 +197,8 @@ impl MockTelegram {
             }
         };
         tokio::time::timeout(limit, found).await.map_err(|_| {
-            let others: Vec<String> = self
-                .sent()
-                .into_iter()
-                .skip(from)
-                .map(|m| format!("{:?}", m.text))
-                .collect();
+            let others: Vec<String> =
+                self.sent().into_iter().skip(from).map(|m| format!("{:?}", m.text)).collect();
             DrillError::Timeout {
                 what: what.to_owned(),
                 limit,
@@ -274,9 +253,7 @@ async fn long_poll(shared: &Shared, body: &Value) -> Value {
             changed.borrow_and_update();
             let ready: Vec<Value> = {
                 let mut state = shared.lock();
-                state
-                    .updates
-                    .retain(|u| u["update_id"].as_i64().unwrap_or(0) >= offset);
+                state.updates.retain(|u| u["update_id"].as_i64().unwrap_or(0) >= offset);
                 state.updates.iter().take(100).cloned().collect()
             };
             if !ready.is_empty() {
@@ -293,10 +270,7 @@ async fn long_poll(shared: &Shared, body: &Value) -> Value {
 /// Does what the method says and gives its result.
 fn accept(state: &mut State, method: &str, body: &Value) -> Value {
     let chat = number(&body["chat_id"]);
-    let text = body["text"]
-        .as_str()
-        .or_else(|| body["caption"].as_str())
-        .unwrap_or_default();
+    let text = body["text"].as_str().or_else(|| body["caption"].as_str()).unwrap_or_default();
     match method {
         "getMe" => json!({
             "id": 123_456, "is_bot": true, "first_name": "Drill", "username": "drill_bot",
@@ -321,10 +295,8 @@ fn accept(state: &mut State, method: &str, body: &Value) -> Value {
         }
         "editMessageText" => {
             let message_id = number(&body["message_id"]);
-            let edited = state
-                .sent
-                .iter_mut()
-                .find(|m| m.chat == chat && m.message_id == message_id);
+            let edited =
+                state.sent.iter_mut().find(|m| m.chat == chat && m.message_id == message_id);
             if let Some(sent) = edited {
                 text.clone_into(&mut sent.text);
                 sent.edits += 1;
@@ -346,16 +318,11 @@ fn accept(state: &mut State, method: &str, body: &Value) -> Value {
 
 /// Telegram takes ids as numbers or as text.
 fn number(value: &Value) -> i64 {
-    value
-        .as_i64()
-        .or_else(|| value.as_str()?.parse().ok())
-        .unwrap_or(0)
+    value.as_i64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
 }
 
 fn message(message_id: i64, chat: i64, text: &str) -> Value {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({
         "message_id": message_id, "date": now.as_secs(), "text": text,
         "chat": {"id": chat, "type": "private", "first_name": format!("User{chat}")},
@@ -387,9 +354,7 @@ mod tests {
     use crate::drill::http;
 
     async fn send(mock: &MockTelegram) -> std::result::Result<u16, String> {
-        http::get(mock.server.addr().port(), "/botX/sendMessage")
-            .await
-            .map(|(code, _)| code)
+        http::get(mock.server.addr().port(), "/botX/sendMessage").await.map(|(code, _)| code)
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -403,11 +368,7 @@ mod tests {
         assert_eq!(mock.mark(), 1, "a refused message must not be logged");
         mock.set_failure(Failure::AnswerLost);
         assert!(send(&mock).await.is_err());
-        assert_eq!(
-            mock.mark(),
-            2,
-            "a message whose answer is lost was accepted"
-        );
+        assert_eq!(mock.mark(), 2, "a message whose answer is lost was accepted");
         mock.set_failure(Failure::Refuse);
         let closed = |seen: std::result::Result<u16, String>| seen.err().ok_or("open".to_owned());
         crate::drill::progress::until("a closed port", Duration::from_secs(5), || async {
@@ -429,14 +390,9 @@ mod tests {
             mock.shared.tell();
         };
         act("sendMessage", json!({"chat_id": "7", "text": "draft"}));
-        act(
-            "editMessageText",
-            json!({"chat_id": 7, "message_id": 1, "text": "final"}),
-        );
+        act("editMessageText", json!({"chat_id": 7, "message_id": 1, "text": "final"}));
         let limit = Duration::from_millis(50);
-        let found = mock
-            .wait_for("the text", 0, limit, |m| m.text == "final")
-            .await?;
+        let found = mock.wait_for("the text", 0, limit, |m| m.text == "final").await?;
         assert_eq!((found.chat, found.edits), (7, 1));
         act("deleteMessage", json!({"chat_id": 7, "message_id": 1}));
         assert!(mock.wait_for("the text", 0, limit, |_| true).await.is_err());

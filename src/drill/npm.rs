@@ -21,11 +21,7 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// When neither `TIDEOVER_CACHE` nor `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn cache_dir() -> Result<PathBuf> {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("TIDEOVER_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("tideover")))
         .or_else(|| set("HOME").map(|dir| dir.join(".cache/tideover")))
@@ -112,13 +108,7 @@ async fn run_npm(dir: &Path, package: &str, path: &OsString, tell: &Tell) -> Res
     std::fs::write(&manifest, "{\"private\":true}\n")
         .map_err(DrillError::io("write", &manifest))?;
     let mut child = Command::new("npm")
-        .args([
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--loglevel=error",
-            package,
-        ])
+        .args(["install", "--no-audit", "--no-fund", "--loglevel=error", package])
         .current_dir(dir)
         .env("PATH", path)
         .stdin(Stdio::null())
@@ -136,9 +126,7 @@ async fn run_npm(dir: &Path, package: &str, path: &OsString, tell: &Tell) -> Res
     let status = loop {
         match tokio::time::timeout(TELL_EVERY, child.wait()).await {
             Ok(status) => {
-                break status
-                    .map_err(DrillError::io("wait for", "npm"))?
-                    .to_string();
+                break status.map_err(DrillError::io("wait for", "npm"))?.to_string();
             }
             Err(_) if since.elapsed() > INSTALL_MAX => break "stopped after 15 minutes".to_owned(),
             Err(_) => tell.waiting(&what, since),
@@ -150,9 +138,5 @@ async fn run_npm(dir: &Path, package: &str, path: &OsString, tell: &Tell) -> Res
     }
     let text = std::fs::read(&log).map_err(DrillError::io("read", &log))?;
     let tail = tail(&String::from_utf8_lossy(&text), 15);
-    Err(DrillError::Npm {
-        package: package.to_owned(),
-        status,
-        tail,
-    })
+    Err(DrillError::Npm { package: package.to_owned(), status, tail })
 }

@@ -64,10 +64,7 @@ impl Held {
     /// Whether it has ended (a zombie has).
     #[must_use]
     pub fn ended(&self) -> bool {
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
         poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
     }
@@ -78,10 +75,7 @@ fn pids() -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// Parent pid and state letter out of `/proc/PID/stat`.
@@ -112,9 +106,7 @@ fn belongs(pid: u32, scratch: &Path) -> bool {
     };
     environ.truncate(ENVIRON_BYTES_MAX);
     let home = [b"HOME=".as_slice(), scratch.as_os_str().as_bytes(), b"/"].concat();
-    environ
-        .split(|byte| *byte == 0)
-        .any(|entry| entry.starts_with(&home))
+    environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(&home))
 }
 
 /// The living processes whose `HOME` is inside `scratch`, this process left out.

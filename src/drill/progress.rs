@@ -78,18 +78,12 @@ impl Tell {
 
     /// Still waiting.
     pub fn waiting(&self, what: &str, since: Instant) {
-        (self.0)(Progress::Waiting {
-            what: what.to_owned(),
-            elapsed: since.elapsed(),
-        });
+        (self.0)(Progress::Waiting { what: what.to_owned(), elapsed: since.elapsed() });
     }
 
     /// The wait is over.
     pub fn done(&self, what: &str, since: Instant) {
-        (self.0)(Progress::Done {
-            what: what.to_owned(),
-            elapsed: since.elapsed(),
-        });
+        (self.0)(Progress::Done { what: what.to_owned(), elapsed: since.elapsed() });
     }
 }
 
@@ -114,11 +108,7 @@ where
             Err(seen) => seen,
         };
         if since.elapsed() >= limit {
-            return Err(DrillError::Timeout {
-                what: what.to_owned(),
-                limit,
-                detail: seen,
-            });
+            return Err(DrillError::Timeout { what: what.to_owned(), limit, detail: seen });
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -150,14 +140,10 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_condition_that_never_comes_says_what_was_seen() {
-        let out: Result<()> = until("the moon", Duration::from_millis(1), || async {
-            Err("clouds".to_owned())
-        })
-        .await;
+        let out: Result<()> =
+            until("the moon", Duration::from_millis(1), || async { Err("clouds".to_owned()) })
+                .await;
         let text = out.map_or_else(|e| e.to_string(), |()| String::new());
-        assert!(
-            text.contains("the moon") && text.contains("clouds"),
-            "{text}"
-        );
+        assert!(text.contains("the moon") && text.contains("clouds"), "{text}");
     }
 }

@@ -66,10 +66,7 @@ impl Gateway {
     #[must_use]
     pub fn command(&self, port: u16) -> Vec<OsString> {
         let words = ["gateway".into(), "--port".into(), port.to_string().into()];
-        [self.node.clone().into(), self.entry.clone().into()]
-            .into_iter()
-            .chain(words)
-            .collect()
+        [self.node.clone().into(), self.entry.clone().into()].into_iter().chain(words).collect()
     }
 
     /// `PATH` with this gateway's Node first.
@@ -96,27 +93,13 @@ pub async fn provision(wanted: &Wanted, tell: &Tell) -> Result<Gateway> {
     };
     let version = version_of(&package)?;
     let entry = ["dist/index.js", "openclaw.mjs"].map(|file| package.join(file));
-    let entry = entry
-        .into_iter()
-        .find(|file| file.is_file())
-        .ok_or_else(|| {
-            let detail = format!(
-                "{} has neither dist/index.js nor openclaw.mjs",
-                package.display()
-            );
-            DrillError::Usage {
-                detail,
-                next: "name another OpenClaw with --openclaw".to_owned(),
-            }
-        })?;
+    let entry = entry.into_iter().find(|file| file.is_file()).ok_or_else(|| {
+        let detail = format!("{} has neither dist/index.js nor openclaw.mjs", package.display());
+        DrillError::Usage { detail, next: "name another OpenClaw with --openclaw".to_owned() }
+    })?;
     let compile_cache = cache.join("compile");
     tell.note(format!("OpenClaw {version} on {}", node.display()));
-    Ok(Gateway {
-        version,
-        node,
-        entry,
-        compile_cache,
-    })
+    Ok(Gateway { version, node, entry, compile_cache })
 }
 
 async fn fetch(cache: &Path, version: &str, node: &Path, tell: &Tell) -> Result<PathBuf> {
@@ -139,14 +122,8 @@ async fn node(cache: &Path, tell: &Tell) -> Result<PathBuf> {
     }
     Err(DrillError::Missing {
         what: "Node.js".to_owned(),
-        detail: format!(
-            "none >=24.16 <25 or >=26.1 on PATH, and {} does not run",
-            node.display()
-        ),
-        next: format!(
-            "put a fitting node on PATH, or remove {} and run it again",
-            dir.display()
-        ),
+        detail: format!("none >=24.16 <25 or >=26.1 on PATH, and {} does not run", node.display()),
+        next: format!("put a fitting node on PATH, or remove {} and run it again", dir.display()),
     })
 }
 
@@ -166,10 +143,7 @@ async fn node_version(node: &Path) -> Option<(u32, u32)> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(20), asked)
-        .await
-        .ok()?
-        .ok()?;
+    let output = tokio::time::timeout(Duration::from_secs(20), asked).await.ok()?.ok()?;
     parse_version(std::str::from_utf8(&output.stdout).ok()?)
 }
 
@@ -189,10 +163,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
 
 fn path_with(first: Option<&Path>) -> OsString {
     let rest = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    let dirs = first
-        .map(Path::to_path_buf)
-        .into_iter()
-        .chain(std::env::split_paths(&rest));
+    let dirs = first.map(Path::to_path_buf).into_iter().chain(std::env::split_paths(&rest));
     std::env::join_paths(dirs).unwrap_or(rest)
 }
 
@@ -200,17 +171,10 @@ fn path_with(first: Option<&Path>) -> OsString {
 fn package_of(path: &Path) -> Result<PathBuf> {
     let path = path.canonicalize().map_err(DrillError::io("find", path))?;
     let is_package = |dir: &&Path| dir.join("package.json").is_file() && version_of(dir).is_ok();
-    path.ancestors()
-        .take(4)
-        .find(is_package)
-        .map(Path::to_path_buf)
-        .ok_or_else(|| {
-            let detail = format!("{} is not in an OpenClaw package", path.display());
-            DrillError::Usage {
-                detail,
-                next: "name its directory with --openclaw".to_owned(),
-            }
-        })
+    path.ancestors().take(4).find(is_package).map(Path::to_path_buf).ok_or_else(|| {
+        let detail = format!("{} is not in an OpenClaw package", path.display());
+        DrillError::Usage { detail, next: "name its directory with --openclaw".to_owned() }
+    })
 }
 
 fn version_of(package: &Path) -> Result<String> {
@@ -248,14 +212,8 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_a_version_or_a_path() {
-        assert_eq!(
-            "2026.5.5".parse::<Wanted>().ok(),
-            Some(Wanted::Version("2026.5.5".into()))
-        );
-        assert_eq!(
-            "./oc".parse::<Wanted>().ok(),
-            Some(Wanted::Path("./oc".into()))
-        );
+        assert_eq!("2026.5.5".parse::<Wanted>().ok(), Some(Wanted::Version("2026.5.5".into())));
+        assert_eq!("./oc".parse::<Wanted>().ok(), Some(Wanted::Path("./oc".into())));
         assert!("latest; rm".parse::<Wanted>().is_err());
         assert!("..".parse::<Wanted>().is_err());
     }

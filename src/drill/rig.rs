@@ -122,15 +122,7 @@ impl Rig {
         if let Some(text) = &options.tideover_config {
             home.write_tideover_config(text)?;
         }
-        let rig = Self {
-            proc: None,
-            model,
-            telegram,
-            gateway,
-            home,
-            options,
-            boots: 0,
-        };
+        let rig = Self { proc: None, model, telegram, gateway, home, options, boots: 0 };
         for argv in rig.preparations() {
             rig.run(&argv).await?;
         }
@@ -142,11 +134,7 @@ impl Rig {
             (Some(commands), _) => commands.clone(),
             (None, Front::Bare) => Vec::new(),
             (None, Front::Tideover(binary)) => {
-                vec![vec![
-                    binary.clone().into(),
-                    "install".into(),
-                    "--no-unit".into(),
-                ]]
+                vec![vec![binary.clone().into(), "install".into(), "--no-unit".into()]]
             }
         }
     }
@@ -241,10 +229,8 @@ impl Rig {
             limit: COMMAND_MAX,
             detail: "it was killed".to_owned(),
         })?;
-        let output = output.map_err(|source| DrillError::Spawn {
-            program: program.into(),
-            source,
-        })?;
+        let output =
+            output.map_err(|source| DrillError::Spawn { program: program.into(), source })?;
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout).into_owned(),
             String::from_utf8_lossy(&output.stderr),
@@ -253,11 +239,7 @@ impl Rig {
             return Ok(out);
         }
         let status = output.status.to_string();
-        Err(DrillError::Command {
-            command: shown,
-            status,
-            tail: tail(&format!("{out}{err}"), 15),
-        })
+        Err(DrillError::Command { command: shown, status, tail: tail(&format!("{out}{err}"), 15) })
     }
 
     /// A user writes to the bot.
@@ -306,10 +288,7 @@ impl Drop for Rig {
             return;
         }
         let line = |r: &super::mock_model::ModelRequest| {
-            format!(
-                "{}\n",
-                json!({"number": r.number, "tools": r.tools, "messages": r.messages})
-            )
+            format!("{}\n", json!({"number": r.number, "tools": r.tools, "messages": r.messages}))
         };
         let requests: String = self.model.requests_from(0).iter().map(line).collect();
         let said = |m: &SentMessage| {

@@ -115,15 +115,10 @@ pub const ALL: [Scenario; 7] = [
 /// # Errors
 /// [`DrillError::Usage`] with the names there are.
 pub fn find(name: &str) -> Result<Scenario> {
-    ALL.into_iter()
-        .find(|scenario| scenario.name == name)
-        .ok_or_else(|| DrillError::Usage {
-            detail: format!("there is no scenario {name:?}"),
-            next: format!(
-                "use one of {}",
-                ALL.map(|scenario| scenario.name).join(", ")
-            ),
-        })
+    ALL.into_iter().find(|scenario| scenario.name == name).ok_or_else(|| DrillError::Usage {
+        detail: format!("there is no scenario {name:?}"),
+        next: format!("use one of {}", ALL.map(|scenario| scenario.name).join(", ")),
+    })
 }
 
 /// What a run needs besides the scenario.

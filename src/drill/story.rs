@@ -106,12 +106,7 @@ impl Story {
     /// Begins one; each step and check is also told as it comes.
     #[must_use]
     pub fn new(tell: Tell) -> Self {
-        Self {
-            began: Instant::now(),
-            steps: Vec::new(),
-            checks: Vec::new(),
-            tell,
-        }
+        Self { began: Instant::now(), steps: Vec::new(), checks: Vec::new(), tell }
     }
 
     /// Something happened as it should.
@@ -125,12 +120,7 @@ impl Story {
     }
 
     fn push(&mut self, ok: bool, what: String, detail: String) {
-        let step = Step {
-            at_ms: millis(self.began.elapsed()),
-            what,
-            ok,
-            detail,
-        };
+        let step = Step { at_ms: millis(self.began.elapsed()), what, ok, detail };
         self.tell.step(&step);
         self.steps.push(step);
     }
@@ -143,12 +133,7 @@ impl Story {
         ok: bool,
         detail: impl Into<String>,
     ) {
-        let check = Check {
-            name,
-            subject: subject.into(),
-            ok,
-            detail: detail.into(),
-        };
+        let check = Check { name, subject: subject.into(), ok, detail: detail.into() };
         if !ok {
             self.push(
                 false,

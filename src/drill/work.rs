@@ -83,11 +83,7 @@ impl Work {
     pub async fn await_effect(&self, count: usize) -> Result<()> {
         until("the tool's effect", TURN_MAX, || async {
             let runs = self.runs();
-            if runs >= count {
-                Ok(())
-            } else {
-                Err(format!("{runs} of {count} effects"))
-            }
+            if runs >= count { Ok(()) } else { Err(format!("{runs} of {count} effects")) }
         })
         .await
     }

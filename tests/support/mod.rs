@@ -39,9 +39,7 @@ pub(crate) fn tell() -> Tell {
             check.subject
         ),
         Progress::Waiting { what, elapsed } => {
-            let mut last = last
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if last.elapsed() > Duration::from_secs(10) {
                 *last = Instant::now();
                 eprintln!("  {what}: {:.0} s …", elapsed.as_secs_f32());
@@ -54,11 +52,8 @@ pub(crate) fn tell() -> Tell {
 pub(crate) async fn slot() -> Outcome<File> {
     let dir = cache_dir()?;
     std::fs::create_dir_all(&dir)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join("gateway.slot"))?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(dir.join("gateway.slot"))?;
     let since = Instant::now();
     while let Err(error) = file.try_lock() {
         if let std::fs::TryLockError::Error(error) = error {
@@ -92,11 +87,7 @@ pub(crate) async fn rig(version: &str, options: RigOptions) -> Outcome<Option<(R
         return Ok(None);
     }
     let keep = options.keep || std::env::var_os("TIDEOVER_KEEP").is_some();
-    let options = RigOptions {
-        tell: tell(),
-        keep,
-        ..options
-    };
+    let options = RigOptions { tell: tell(), keep, ..options };
     let slot = slot().await?;
     let rig = Rig::start(&wanted, options).await?;
     if rig.home.keep {
