@@ -22,43 +22,36 @@ async fn rehearse(name: &str) -> Outcome {
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "until the verbs run and install exist"]
 async fn sigterm_mid_tool() -> Outcome {
     rehearse("sigterm-mid-tool").await
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "until the verbs run and install exist"]
 async fn sigkill_gateway() -> Outcome {
     rehearse("sigkill-gateway").await
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "until the verbs run and install exist"]
 async fn sigkill_tideover() -> Outcome {
     rehearse("sigkill-tideover").await
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "until the verbs run and install exist"]
 async fn sigkill_both() -> Outcome {
     rehearse("sigkill-both").await
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "until the verbs run and install exist"]
 async fn idle_restart() -> Outcome {
     rehearse("idle-restart").await
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "until the verbs run and install exist"]
 async fn background_command() -> Outcome {
     rehearse("background-command").await
 }
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "until the verbs run and install exist"]
 async fn two_sessions() -> Outcome {
     rehearse("two-sessions").await
 }

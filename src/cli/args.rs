@@ -55,6 +55,8 @@ pub(super) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Rehearse a restart on a real gateway in a scratch home, with a mock model and a mock Telegram.
+    Drill(Drill),
     /// What the supervisor knows: gateway, sessions in flight, holds, notices, degraded reasons.
     Status(Status),
     /// The checkpoints: list, show one, lift a hold, drop one.
@@ -79,6 +81,26 @@ pub(super) struct Run {
     /// The command, after `--`.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Scenarios: sigterm-mid-tool, sigkill-gateway, sigkill-tideover, sigkill-both, \
+    idle-restart, background-command, two-sessions; `all` plays them one after the other.\n\
+    Needs Node with npm; what is missing is fetched once into the cache ($TIDEOVER_CACHE, \
+    $XDG_CACHE_HOME/tideover or ~/.cache/tideover)."
+)]
+pub(super) struct Drill {
+    /// Which OpenClaw: a version from npm, or the path of an installed package. Default: the one on
+    /// PATH, else 2026.9.6.
+    #[arg(long, value_name = "VERSION|PATH")]
+    pub(super) openclaw: Option<String>,
+    /// What to rehearse, or `all`.
+    #[arg(long, value_name = "NAME", default_value = "sigterm-mid-tool")]
+    pub(super) scenario: String,
+    /// Keep the scratch home, with logs and what model and channel saw.
+    #[arg(long)]
+    pub(super) keep: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod context;
+mod drill;
 mod flush;
 mod install;
 mod output;
@@ -58,6 +59,7 @@ pub fn main(argv: Vec<OsString>) -> i32 {
         }
         Verb::Status(status) => status::run(&cli.global, &status),
         Verb::Sessions(sessions) => sessions::run(&cli.global, &sessions),
+        Verb::Drill(drill) => drill::run(&cli.global, &drill),
         Verb::Flush => flush::run(&cli.global),
         Verb::Install(install) => install::install(&cli.global, &install),
         Verb::Uninstall(uninstall) => install::uninstall(&cli.global, &uninstall),
