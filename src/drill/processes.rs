@@ -70,6 +70,9 @@ impl Held {
     }
 }
 
+/// How often a process without an environment is looked at, a millisecond apart.
+const EXEC_LOOKS_MAX: u32 = 20;
+
 /// All pids at this moment.
 fn pids() -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
@@ -101,12 +104,28 @@ pub fn executable(pid: u32) -> Option<PathBuf> {
 }
 
 fn belongs(pid: u32, scratch: &Path) -> bool {
-    let Ok(mut environ) = std::fs::read(format!("/proc/{pid}/environ")) else {
-        return false;
-    };
-    environ.truncate(ENVIRON_BYTES_MAX);
+    let environ = environ(pid);
     let home = [b"HOME=".as_slice(), scratch.as_os_str().as_bytes(), b"/"].concat();
     environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(&home))
+}
+
+/// The environment a process was started with; empty for what is none of ours.
+///
+/// A process in the middle of its exec shows an empty one although its parent runs on already: that
+/// is waited out, or a process that was only just started would be taken for a stranger.
+fn environ(pid: u32) -> Vec<u8> {
+    for _ in 0..EXEC_LOOKS_MAX {
+        let Ok(mut environ) = std::fs::read(format!("/proc/{pid}/environ")) else {
+            return Vec::new();
+        };
+        let in_exec = environ.is_empty() && executable(pid).is_some();
+        if !in_exec {
+            environ.truncate(ENVIRON_BYTES_MAX);
+            return environ;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Vec::new()
 }
 
 /// The living processes whose `HOME` is inside `scratch`, this process left out.
@@ -152,15 +171,17 @@ mod tests {
 
     #[test]
     fn only_processes_of_the_scratch_home_are_found_and_killed() -> Result<()> {
-        let scratch = Path::new("/nonexistent/td-unit-test");
-        let spawn = |home: &str| {
+        // Named by pid: another run of this test must not meet this one's processes.
+        let scratch = PathBuf::from(format!("/nonexistent/td-{}", std::process::id()));
+        let (inside, beside) = (scratch.join("h"), scratch.with_extension("other").join("h"));
+        let spawn = |home: &Path| {
             let mut command = std::process::Command::new("sleep");
             command.arg("60").env("HOME", home);
             command.spawn().map_err(DrillError::io("start", "sleep"))
         };
-        let mut ours = spawn("/nonexistent/td-unit-test/h")?;
-        let mut other = spawn("/nonexistent/td-unit-test-other/h")?;
-        let killed = kill_all(scratch, Duration::from_secs(5));
+        let mut ours = spawn(&inside)?;
+        let mut other = spawn(&beside)?;
+        let killed = kill_all(&scratch, Duration::from_secs(5));
         let spared = other.try_wait().ok().flatten().is_none();
         drop((other.kill(), other.wait(), ours.wait()));
         assert_eq!(killed, 1);
