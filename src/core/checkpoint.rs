@@ -374,7 +374,11 @@ impl Checkpoint {
     #[must_use]
     pub fn in_flight(&self) -> bool {
         match self.state {
-            State::Thinking | State::ToolRunning => self.turn.is_some(),
+            State::Thinking | State::ToolRunning => self.turn.as_ref().is_some_and(|turn| {
+                // A heartbeat that had called nothing yet is no work: the next one does the same.
+                turn.origin != Origin::Heartbeat
+                    || self.last_tool_call.as_ref().is_some_and(|call| call.run_id == turn.run_id)
+            }),
             State::Background => self.background_call().is_some_and(|call| {
                 // A background command that an earlier interruption already reported is not cut twice.
                 self.interruption

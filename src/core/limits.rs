@@ -30,3 +30,5 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 pub const NOTICE_TRIES_MAX: u32 = 8;
 /// Age at which an undelivered notice is failed, in milliseconds (24 h).
 pub const NOTICE_AGE_MS_MAX: i64 = 24 * 60 * 60 * 1_000;
+/// How long a settled notice is kept, in milliseconds (30 days): longer than any checkpoint may ask for it again.
+pub const NOTICE_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;

@@ -1,6 +1,6 @@
 //! The words of design §9: to the model, and to the user.
 
-use super::checkpoint::{Cause, Checkpoint, Interruption, Outcome, ToolCall};
+use super::checkpoint::{Cause, Checkpoint, HoldStatus, Interruption, Outcome, ToolCall};
 use super::hold::ReleasePolicy;
 use super::limits::{NOTICE_SESSIONS_MAX, NOTICE_TASK_CHARS_MAX, TOOL_CALL_CHARS_MAX};
 
@@ -83,7 +83,9 @@ pub fn user_text(
             }
         }
     }
-    text.push_str("Nothing with side effects runs until you answer. ");
+    if cut.iter().any(|(_, cut)| cut.status == HoldStatus::Held) {
+        text.push_str("Nothing with side effects runs until you answer. ");
+    }
     text.push_str(what_to_do(release));
     text
 }
@@ -179,7 +181,7 @@ fn cut_at(text: &str, chars_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::checkpoint::{Background, Effect, HoldStatus, NoticeStatus};
+    use crate::core::checkpoint::{Background, Effect, NoticeStatus};
     use crate::core::stamp::Stamp;
     use serde_json::{Map, json};
 

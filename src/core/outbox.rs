@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canonical::sha256_hex;
 use super::checkpoint::{NoticeStatus, Route};
-use super::limits::{NOTICE_AGE_MS_MAX, NOTICE_TRIES_MAX};
+use super::limits::{NOTICE_AGE_MS_MAX, NOTICE_KEPT_MS, NOTICE_TRIES_MAX};
 use super::retry::pause_ms;
 use super::stamp::Stamp;
 
@@ -124,6 +124,12 @@ impl Entry {
             SendState::Pending | SendState::Attempting | SendState::Uncertain => true,
             SendState::Delivered | SendState::Failed => false,
         }
+    }
+
+    /// Whether it is settled and old enough to be forgotten.
+    #[must_use]
+    pub fn is_stale(&self, now: Stamp) -> bool {
+        !self.is_open() && now.since_ms(self.created_at) > NOTICE_KEPT_MS
     }
 
     /// What the checkpoints it speaks of should say.

@@ -139,7 +139,7 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
 pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
     let before = record.clone();
     let cut_user_turn = record.turn.as_ref().is_some_and(|turn| turn.origin == Origin::User);
-    record.turn = None;
+    let cut_run = record.turn.take().map(|turn| turn.run_id);
     let still_held = record.interruption.as_mut().filter(|old| old.status == HoldStatus::Held);
     if let Some(old) = still_held.filter(|_| !cut_user_turn) {
         // Its user was told and has not spoken: the same incident goes on, no second notice.
@@ -147,7 +147,8 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         touch_if_changed(record, &before, now);
         return false;
     }
-    let (call, others) = cut_call(record);
+    let (call, others) =
+        unresolved_call(record, cut_run.as_deref()).unwrap_or_else(|| cut_call(record));
     record.interruption = Some(Interruption {
         id: super::canonical::sha256_hex(
             format!("{}\0{}", cut.incident, record.session_key).as_bytes(),
@@ -402,6 +403,22 @@ fn close(record: &mut Checkpoint, now: Stamp) {
         cut.released_by = Some(ReleasedBy::Message);
         cut.model_told = true;
     }
+}
+
+/// The call of an earlier interruption that nobody has dealt with, unless the turn that was cut now had effects
+/// of its own: what the model only looked at meanwhile must not hide it.
+fn unresolved_call(record: &Checkpoint, cut_run: Option<&str>) -> Option<(Option<ToolCall>, u32)> {
+    let old = record
+        .interruption
+        .as_ref()
+        .filter(|old| old.status == HoldStatus::Held || !old.model_told)?;
+    let acted = record
+        .last_tool_call
+        .iter()
+        .chain(&record.open_calls)
+        .any(|call| Some(call.run_id.as_str()) == cut_run && call.effect == Effect::Unknown);
+    let old_call = old.call.clone().filter(|_| !acted)?;
+    Some((Some(old_call), old.other_open_calls))
 }
 
 /// The call to show as the last action, and how many more were open beside it.

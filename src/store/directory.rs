@@ -104,6 +104,20 @@ impl Directory {
         }
     }
 
+    /// Takes every right from everybody else (0700). A directory that is not ours is left to its owner.
+    ///
+    /// # Errors
+    /// When it is ours and cannot be changed.
+    pub fn make_private(&self) -> Result<(), StoreError> {
+        let failed = |error| not_written("make private", &self.path, error);
+        let stat = rustix::fs::fstat(&self.fd).map_err(failed)?;
+        let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+        if ours && stat.st_mode & 0o077 != 0 {
+            rustix::fs::fchmod(&self.fd, Mode::RWXU).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -75,7 +75,6 @@ pub(super) struct GatewayLink {
 pub(super) struct Plugin {
     pub(super) peer: Peer,
     pub(super) version: Option<String>,
-    pub(super) incarnation: Option<String>,
 }
 
 /// Where the run stands, for `status`.
@@ -100,6 +99,8 @@ pub(super) struct Engine {
     pub(super) plugin: Option<Plugin>,
     pub(super) gateway: Option<GatewayLink>,
     pub(super) gateway_version: Option<String>,
+    /// Which start of the gateway last reported; another one in the same process is a restart.
+    pub(super) incarnation: Option<String>,
     pub(super) watches: Watches,
     pub(super) to_loop: mpsc::Sender<Internal>,
     /// Sessions that the gateway was already asked about and knows no route of.
@@ -136,6 +137,7 @@ impl Engine {
             plugin: None,
             gateway: None,
             gateway_version: None,
+            incarnation: None,
             watches: Watches::default(),
             to_loop,
             routes_asked: std::collections::BTreeSet::new(),
@@ -195,16 +197,16 @@ impl Engine {
         }
     }
 
-    /// Writes one outbox entry; the receiver resolves when it is durable.
+    /// Writes one outbox entry, or removes the file of one that is gone; the receiver resolves when it is durable.
     pub(super) fn persist_notice(
         &mut self,
         key: &str,
     ) -> oneshot::Receiver<Result<(), StoreError>> {
+        let name = format!("{key}.json");
         match (&self.store, self.outbox.get(key)) {
-            (Some(store), Some(entry)) => {
-                store.write(Place::Outbox, &format!("{key}.json"), to_bytes(entry))
-            }
-            (Some(_) | None, _) => refused(),
+            (Some(store), Some(entry)) => store.write(Place::Outbox, &name, to_bytes(entry)),
+            (Some(store), None) => store.remove(Place::Outbox, &name),
+            (None, _) => refused(),
         }
     }
 

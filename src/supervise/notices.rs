@@ -44,6 +44,22 @@ impl Engine {
         self.settle_phase();
     }
 
+    /// Drops settled notices of long ago.
+    pub(super) fn forget_stale_notices(&mut self) {
+        let now = clock::now();
+        let stale: Vec<String> = self
+            .outbox
+            .values()
+            .filter(|entry| entry.is_stale(now))
+            .map(|entry| entry.key.clone())
+            .collect();
+        for key in stale {
+            self.outbox.remove(&key);
+            let ack = self.persist_notice(&key);
+            self.watch_ack("outbox", ack);
+        }
+    }
+
     /// When the next notice is due.
     pub(super) fn next_notice_at(&self) -> Option<Stamp> {
         self.gateway.as_ref()?;

@@ -29,6 +29,18 @@ pub(super) fn start_ticks(pid: u32) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether a process is `ancestor` or one of its descendants.
+pub(super) fn descends_from(pid: u32, ancestor: u32) -> bool {
+    const GENERATIONS_MAX: usize = 16;
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    std::iter::successors(Some(pid), |pid| parent(*pid))
+        .take(GENERATIONS_MAX)
+        .any(|pid| pid == ancestor)
+}
+
 /// The executable of a process, while it can still be read.
 pub(super) fn executable(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;

@@ -36,8 +36,7 @@ impl Engine {
         let result = match hello.role {
             Role::Cli => json!({ "v": protocol::VERSION, "tideover": env!("CARGO_PKG_VERSION") }),
             Role::Plugin => {
-                let gateway = self.boot.gateway.map(|process| process.pid);
-                if peer.pid.and_then(|pid| u32::try_from(pid).ok()) != gateway {
+                if !self.is_gateway(&peer) {
                     peer.refuse(Some(id), ErrorCode::Refused, "not the supervised gateway");
                     return;
                 }
@@ -47,13 +46,21 @@ impl Engine {
         peer.send(reply(id, &result));
     }
 
+    /// The child itself, or a process it was started through (a shell script, say); never a second one beside it.
+    fn is_gateway(&self, peer: &Peer) -> bool {
+        let Some(pid) = peer.pid.and_then(|pid| u32::try_from(pid).ok()) else { return false };
+        let ours =
+            self.boot.gateway.is_some_and(|gateway| process::descends_from(pid, gateway.pid));
+        let other = self.plugin.as_ref().is_some_and(|plugin| plugin.peer.pid != peer.pid);
+        ours && !other
+    }
+
     fn greet_plugin(&mut self, peer: Peer, hello: &Hello) -> Value {
+        self.plugin = Some(Plugin { peer, version: hello.plugin_version.clone() });
         let gateway = hello.gateway.as_ref();
-        self.plugin = Some(Plugin {
-            peer,
-            version: hello.plugin_version.clone(),
-            incarnation: gateway.map(|gateway| gateway.incarnation.clone()),
-        });
+        if let Some(gateway) = gateway {
+            self.learn_incarnation(&gateway.incarnation);
+        }
         self.learn_gateway(gateway.and_then(|gateway| gateway.version.clone()), hello.signals);
         self.restore("plugin");
         tracing::info!(version = hello.plugin_version.as_deref(), "companion plugin connected");
@@ -178,27 +185,23 @@ impl Engine {
         }
     }
 
+    /// Another start of the gateway in the same process: what was open before was cut by that restart.
+    fn learn_incarnation(&mut self, incarnation: &str) {
+        let before = self.incarnation.replace(incarnation.to_owned());
+        let Some(before) = before.filter(|before| before != incarnation) else { return };
+        let incident = format!("{}:{before}", self.boot.run);
+        let detail = "the gateway restarted inside its process".to_owned();
+        let now = clock::now();
+        let cut = self.ledger.interrupt_all(now, &incident, Cause::InProcessRestart, detail);
+        tracing::info!(interrupted = cut.len(), "the gateway restarted inside its process");
+        for key in cut {
+            self.persist_soon(&key);
+        }
+    }
+
     fn gateway_started(&mut self, start: GatewayStart) -> Response {
-        let restarted = self
-            .plugin
-            .as_ref()
-            .and_then(|plugin| plugin.incarnation.clone())
-            .filter(|old| *old != start.incarnation || self.phase != Phase::Starting);
-        if let Some(old) = restarted {
-            // Same process, new gateway: what was open before was cut by this restart.
-            let incident = format!("{}:{old}", self.boot.run);
-            let detail = "the gateway restarted inside its process".to_owned();
-            let cut =
-                self.ledger.interrupt_all(clock::now(), &incident, Cause::InProcessRestart, detail);
-            tracing::info!(interrupted = cut.len(), "the gateway restarted inside its process");
-            for key in cut {
-                self.persist_soon(&key);
-            }
-        }
+        self.learn_incarnation(&start.incarnation);
         self.ledger.set_stopping(self.supervisor.is_stopping());
-        if let Some(plugin) = &mut self.plugin {
-            plugin.incarnation = Some(start.incarnation);
-        }
         self.learn_gateway(start.version, start.signals);
         if let Some(port) = start.port {
             self.gateway = Some(GatewayLink { port, auth: start.auth.unwrap_or_default() });

@@ -290,6 +290,7 @@ fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found
 
 fn scan_checkpoints(layout: &Layout) -> Result<Scan, crate::store::StoreError> {
     let directory = Directory::open_or_create(&layout.directory(Place::Checkpoints))?;
+    directory.make_private()?;
     let quarantine = Directory::open_or_create(&layout.quarantine()).ok();
     scan(&directory, quarantine.as_ref())
 }
@@ -325,6 +326,7 @@ async fn serve(
     for key in &prepared.marked {
         engine.persist_soon(key);
     }
+    engine.forget_stale_notices();
     engine.boot.gateway = process_ref(child.pid());
     engine.persist_boot();
     if !super::process::is_node(child.pid()) && !plan.args.iter().any(|arg| arg == "gateway") {
@@ -379,6 +381,10 @@ async fn serve(
     let exit = end.fact(clock::now());
     engine.supervisor.step(Event::ChildEnded(exit.clone()), true);
     finish(&mut engine, &exit, &mut incoming, &mut internal).await;
+    if incoming.is_some() {
+        // The next start would take a stale one over; a tidy end leaves none.
+        let _ = std::fs::remove_file(&plan.socket);
+    }
     Ok(end)
 }
 
