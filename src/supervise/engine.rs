@@ -101,6 +101,8 @@ pub(super) struct Engine {
     pub(super) gateway_version: Option<String>,
     /// Which start of the gateway last reported; another one in the same process is a restart.
     pub(super) incarnation: Option<String>,
+    /// Whether the plugin has said what SIGUSR1 means to its gateway.
+    pub(super) usr1_told: bool,
     pub(super) watches: Watches,
     pub(super) to_loop: mpsc::Sender<Internal>,
     /// Sessions that the gateway was already asked about and knows no route of.
@@ -138,6 +140,7 @@ impl Engine {
             gateway: None,
             gateway_version: None,
             incarnation: None,
+            usr1_told: false,
             watches: Watches::default(),
             to_loop,
             routes_asked: std::collections::BTreeSet::new(),

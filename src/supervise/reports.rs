@@ -88,6 +88,7 @@ impl Engine {
             self.gateway_version = version;
         }
         if let Some(signals) = signals {
+            self.usr1_told = true;
             self.supervisor.set_usr1(if signals.usr1 {
                 Usr1::Handled
             } else {

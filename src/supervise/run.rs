@@ -18,7 +18,7 @@ use crate::core::ledger::{Ledger, Native, Policy};
 use crate::core::outbox::Entry;
 use crate::core::recovery::{self, BootRecord, ExitFact, Verdict};
 use crate::core::stamp::Stamp;
-use crate::core::supervisor::{Effect, Event};
+use crate::core::supervisor::{Effect, Event, Signal, Usr1};
 use crate::gateway::launch::{EnvSnapshot, env_plan};
 use crate::store::checkpoints::{Scan, scan};
 use crate::store::lease::{Asked, Lease, ask};
@@ -114,6 +114,7 @@ pub(super) fn policy_of(settings: &Settings) -> Policy {
 pub fn run(plan: RunPlan) -> Result<ChildEnd, RunError> {
     let system = |operation| move |source| RunError::System { operation, source };
     let mask = block().map_err(|error| system("block signals")(error.into()))?;
+    super::sys::keep_exit_statuses().map_err(|error| system("watch children")(error.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -329,9 +330,6 @@ async fn serve(
     engine.forget_stale_notices();
     engine.boot.gateway = process_ref(child.pid());
     engine.persist_boot();
-    if !super::process::is_node(child.pid()) && !plan.args.iter().any(|arg| arg == "gateway") {
-        engine.supervisor.set_usr1(crate::core::supervisor::Usr1::Handled);
-    }
     let mut incoming = match prepared.listener.map(server::serve) {
         Some(Ok(incoming)) => Some(incoming),
         Some(Err(error)) => {
@@ -349,6 +347,9 @@ async fn serve(
             biased;
             signal = signals.next() => match signal {
                 Ok((signal, who)) => {
+                    if signal == Signal::Usr1 && !engine.usr1_told {
+                        engine.supervisor.set_usr1(usr1_of(child, plan));
+                    }
                     let effects = engine.supervisor.step(Event::Signal(signal, who), engine.ledger.any_in_flight());
                     perform(&mut engine, child, &mut flush_deadline, effects);
                 }
@@ -386,6 +387,14 @@ async fn serve(
         let _ = std::fs::remove_file(&plan.socket);
     }
     Ok(end)
+}
+
+/// What SIGUSR1 means to the child while the plugin has not said. Asked when the signal is there: a launcher
+/// script becomes Node after it was started.
+fn usr1_of(child: &Child, plan: &RunPlan) -> Usr1 {
+    let may_be_node =
+        super::process::is_node(child.pid()) || plan.args.iter().any(|arg| arg == "gateway");
+    if may_be_node { Usr1::OpensDebugger } else { Usr1::Handled }
 }
 
 fn perform(
