@@ -40,6 +40,7 @@ impl Context {
 
     /// For a gateway started with `env` and `words`.
     pub(super) fn resolve(env: &EnvSnapshot, words: &[OsString]) -> Result<Self, PathsError> {
+        let env = &with_home(env);
         let paths = GatewayPaths::resolve(env, words)?;
         Ok(Self {
             layout: Layout::new(&paths.state_dir),
@@ -72,6 +73,17 @@ impl Context {
 /// The environment as it is now.
 pub(super) fn environment() -> EnvSnapshot {
     std::env::vars_os().collect()
+}
+
+/// The environment with a home in it. System services have none; the gateway then asks the user database, and
+/// a home that is not there must not keep it down.
+fn with_home(env: &EnvSnapshot) -> EnvSnapshot {
+    let mut env = env.clone();
+    env.entry("HOME".into()).or_insert_with(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+        user.map_or_else(|| "/".into(), |user| user.dir.into_os_string())
+    });
+    env
 }
 
 /// `$XDG_RUNTIME_DIR` where it is a directory, else the one that a login would have made.
