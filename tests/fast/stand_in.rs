@@ -101,7 +101,11 @@ async fn control_connection(stream: UnixStream, port: u16) {
             "port" => stream.write_all(format!("{port}\n").as_bytes()).await.unwrap(),
             "measure" => {
                 let text = measure(u32::try_from(number).unwrap()).await;
-                std::fs::write(PathBuf::from(std::env::var_os("STANDIN_DIR").unwrap()).join("measured"), text).unwrap();
+                std::fs::write(
+                    PathBuf::from(std::env::var_os("STANDIN_DIR").unwrap()).join("measured"),
+                    text,
+                )
+                .unwrap();
                 stream.write_all(b"done\n").await.unwrap();
             }
             other => panic!("no such order: {other}"),
@@ -126,7 +130,8 @@ async fn answer_gateway(dir: PathBuf, listener: TcpListener) {
 
 async fn answer_client(stream: TcpStream, log: Rc<File>) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
-    let challenge = json!({ "type": "event", "event": "connect.challenge", "payload": { "nonce": "n" } });
+    let challenge =
+        json!({ "type": "event", "event": "connect.challenge", "payload": { "nonce": "n" } });
     socket.send(Message::text(challenge.to_string())).await.ok()?;
     while let Some(Ok(message)) = socket.next().await {
         let Ok(text) = message.into_text() else { continue };
@@ -204,7 +209,8 @@ impl Wire {
                 "gateway": { "version": "stand-in", "incarnation": incarnation },
             }))
             .await;
-        self.ask(json!({ "type": "gateway_start", "incarnation": incarnation, "port": port })).await;
+        self.ask(json!({ "type": "gateway_start", "incarnation": incarnation, "port": port }))
+            .await;
         hello
     }
 }
