@@ -391,6 +391,15 @@ fn check(request: &Request) -> Result<(), (ErrorCode, String)> {
         within("session.agent_id", session.agent_id.as_deref().unwrap_or(""), IDENTIFIER_BYTES_MAX)
     };
     let id = |field: &str, text: &str| within(field, text, IDENTIFIER_BYTES_MAX);
+    let route = |route: &Option<Route>| {
+        let Some(route) = route else { return Ok(()) };
+        let thread = route.thread_id.as_deref().unwrap_or("");
+        let account = route.account_id.as_deref().unwrap_or("");
+        within("route.channel", &route.channel, IDENTIFIER_BYTES_MAX)?;
+        within("route.to", &route.to, SESSION_KEY_BYTES_MAX)?;
+        within("route.account_id", account, IDENTIFIER_BYTES_MAX)?;
+        within("route.thread_id", thread, SESSION_KEY_BYTES_MAX)
+    };
     match request {
         Request::Hello(_)
         | Request::GatewayStart(_)
@@ -398,11 +407,19 @@ fn check(request: &Request) -> Result<(), (ErrorCode, String)> {
         | Request::Status {}
         | Request::Sessions {}
         | Request::Flush {} => Ok(()),
-        Request::UserMessage { session: of, .. }
-        | Request::RecoveryTurn { session: of }
-        | Request::SessionEnd { session: of, .. } => session(of),
-        Request::TurnStart { session: of, run_id, .. }
-        | Request::TurnEnd { session: of, run_id, .. } => {
+        Request::RecoveryTurn { session: of } | Request::SessionEnd { session: of, .. } => {
+            session(of)
+        }
+        Request::UserMessage { session: of, route: from, .. } => {
+            session(of)?;
+            route(from)
+        }
+        Request::TurnStart { session: of, run_id, route: from, .. } => {
+            session(of)?;
+            route(from)?;
+            id("run_id", run_id)
+        }
+        Request::TurnEnd { session: of, run_id, .. } => {
             session(of)?;
             id("run_id", run_id)
         }
@@ -412,8 +429,10 @@ fn check(request: &Request) -> Result<(), (ErrorCode, String)> {
             id("tool_call_id", &intent.tool_call_id)?;
             id("name", &intent.name)
         }
-        Request::ToolResult { session: of, run_id, tool_call_id, .. } => {
+        Request::ToolResult { session: of, run_id, tool_call_id, background, .. } => {
             session(of)?;
+            let background = background.as_ref().and_then(|background| background.id.as_deref());
+            id("background.id", background.unwrap_or(""))?;
             id("run_id", run_id)?;
             id("tool_call_id", tool_call_id)
         }

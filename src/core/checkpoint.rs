@@ -81,7 +81,7 @@ pub enum State {
 pub struct ToolCall {
     /// The tool's name.
     pub name: String,
-    /// The arguments as given, or null where they were omitted.
+    /// The arguments as given, or null where there were none or they were omitted.
     #[serde(default)]
     pub arguments: Option<Value>,
     /// SHA-256 of the canonical JSON of the arguments as they came, before any redaction.
@@ -121,7 +121,7 @@ pub enum Omitted {
         /// The keys that were left out.
         keys: Vec<String>,
     },
-    /// The arguments were too long to keep.
+    /// The arguments were too long, or nested too deeply, to keep.
     TooLarge {
         /// Their length as JSON, in bytes.
         bytes: u64,

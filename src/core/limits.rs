@@ -2,10 +2,14 @@
 
 /// Longest line on the control socket, newline included: a tool call's arguments fit, a flood does not.
 pub const CONTROL_LINE_BYTES_MAX: usize = 1024 * 1024;
-/// Largest checkpoint file that is read. Larger ones are set aside unread.
-pub const CHECKPOINT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Largest checkpoint file that is read: above the largest that can be written, which is every call of a session
+/// with arguments as long as they may be. Larger ones are set aside unread.
+pub const CHECKPOINT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Largest serialized arguments of one tool call that are stored; longer ones are omitted by hash.
 pub const ARGUMENTS_BYTES_MAX: usize = 512 * 1024;
+/// Deepest arguments of one tool call that are stored: with the levels of the record and of an answer around them
+/// they stay below the 128 that a JSON reader takes.
+pub const ARGUMENTS_DEPTH_MAX: usize = 64;
 /// Longest task text kept, in characters.
 pub const TASK_CHARS_MAX: usize = 4_000;
 /// Longest `<tool_call>` inside the interruption line, in characters (design §9).
@@ -32,3 +36,8 @@ pub const NOTICE_TRIES_MAX: u32 = 8;
 pub const NOTICE_AGE_MS_MAX: i64 = 24 * 60 * 60 * 1_000;
 /// How long a settled notice is kept, in milliseconds (30 days): longer than any checkpoint may ask for it again.
 pub const NOTICE_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+const _: () = {
+    let calls = OPEN_CALLS_MAX as u64 + 2;
+    assert!(calls * ARGUMENTS_BYTES_MAX as u64 + 8 * 1024 * 1024 <= CHECKPOINT_BYTES_MAX);
+};

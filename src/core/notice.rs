@@ -8,9 +8,10 @@ use super::limits::{NOTICE_SESSIONS_MAX, NOTICE_TASK_CHARS_MAX, TOOL_CALL_CHARS_
 #[must_use]
 pub fn tool_call_text(call: Option<&ToolCall>) -> String {
     let Some(call) = call else { return "none recorded".to_owned() };
-    let full = match &call.arguments {
-        Some(arguments) => format!("{} {arguments}", call.name),
-        None => format!("{} (arguments not kept)", call.name),
+    let full = match (&call.arguments, &call.arguments_omitted) {
+        (Some(arguments), _) => format!("{} {arguments}", call.name),
+        (None, Some(_)) => format!("{} (arguments not kept)", call.name),
+        (None, None) => call.name.clone(),
     };
     cut_at(&full, TOOL_CALL_CHARS_MAX)
 }

@@ -8,7 +8,7 @@ use super::checkpoint::{
     Outcome, ReleasedBy, Route, State, ToolCall, Turn,
 };
 use super::hold::effect_of;
-use super::limits::{ARGUMENTS_BYTES_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
+use super::limits::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
 use super::stamp::Stamp;
 
 /// One fact about one session.
@@ -314,13 +314,17 @@ fn stored_arguments(
     intent: &Intent,
     redact: &[String],
 ) -> (Option<Value>, String, Option<Omitted>) {
-    let Some(arguments) = &intent.arguments else {
-        let (bytes, sha256) = intent.too_large.clone().unwrap_or_default();
-        return (None, sha256, Some(Omitted::TooLarge { bytes }));
+    let arguments = match (&intent.arguments, &intent.too_large) {
+        (Some(arguments), _) => arguments,
+        (None, Some((bytes, sha256))) => {
+            return (None, sha256.clone(), Some(Omitted::TooLarge { bytes: *bytes }));
+        }
+        // The call has none.
+        (None, None) => return (None, arguments_sha256(&Value::Null), None),
     };
     let sha256 = arguments_sha256(arguments);
     let length = canonical_json(arguments).len();
-    if length > ARGUMENTS_BYTES_MAX {
+    if length > ARGUMENTS_BYTES_MAX || is_deeper(arguments, ARGUMENTS_DEPTH_MAX) {
         let bytes = u64::try_from(length).unwrap_or(u64::MAX);
         return (None, sha256, Some(Omitted::TooLarge { bytes }));
     }
@@ -329,6 +333,16 @@ fn stored_arguments(
     redact_keys(&mut kept, redact, &mut keys);
     let omitted = if keys.is_empty() { None } else { Some(Omitted::Redacted { keys }) };
     (Some(kept), sha256, omitted)
+}
+
+/// Whether a value has more than `levels` arrays and objects, one in the other.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let inner = |item: &Value| levels == 0 || is_deeper(item, levels - 1);
+    match value {
+        Value::Object(map) => levels == 0 || map.values().any(inner),
+        Value::Array(items) => levels == 0 || items.iter().any(inner),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 fn redact_keys(value: &mut Value, redact: &[String], removed: &mut Vec<String>) {

@@ -33,12 +33,10 @@ impl FileNames {
         name
     }
 
-    fn claim(&mut self, session_key: &str, name: &str) -> bool {
+    /// Gives a name to a session; returns the name it had before.
+    fn claim(&mut self, session_key: &str, name: &str) -> Option<String> {
         self.taken.insert(name.to_owned());
-        match self.by_key.get(session_key) {
-            Some(_) => false,
-            None => self.by_key.insert(session_key.to_owned(), name.to_owned()).is_none(),
-        }
+        self.by_key.insert(session_key.to_owned(), name.to_owned())
     }
 
     fn occupy(&mut self, name: &str) {
@@ -84,15 +82,32 @@ pub fn scan(directory: &Directory, quarantine: Option<&Directory>) -> Result<Sca
     if quarantine.is_some() {
         directory.sweep(&names);
     }
+    let mut by_key: HashMap<String, usize> = HashMap::new();
     for name in names.iter().filter(|name| name.ends_with(".json")) {
         match look_at(directory, name) {
             Found::Record(record) => {
-                if scan.names.claim(&record.session_key, name) {
-                    scan.records.push(*record);
-                } else {
-                    let what = "a second file of the same session; left alone".to_owned();
-                    scan.findings.push(Finding { path: directory.path().join(name), what });
-                }
+                let known =
+                    by_key.get(&record.session_key).and_then(|at| scan.records.get_mut(*at));
+                let older = match known {
+                    None => {
+                        by_key.insert(record.session_key.clone(), scan.records.len());
+                        scan.names.claim(&record.session_key, name);
+                        scan.records.push(*record);
+                        continue;
+                    }
+                    // A copy that somebody kept must not pass for the record it was made of.
+                    Some(known) if is_newer(&record, known) => {
+                        let older = scan.names.claim(&record.session_key, name);
+                        *known = *record;
+                        older.unwrap_or_default()
+                    }
+                    Some(_) => {
+                        scan.names.occupy(name);
+                        name.clone()
+                    }
+                };
+                let what = "an older file of a session that has another; left alone".to_owned();
+                scan.findings.push(Finding { path: directory.path().join(older), what });
             }
             Found::Leave(what) => {
                 scan.names.occupy(name);
@@ -105,6 +120,10 @@ pub fn scan(directory: &Directory, quarantine: Option<&Directory>) -> Result<Sca
         }
     }
     Ok(scan)
+}
+
+fn is_newer(record: &Checkpoint, than: &Checkpoint) -> bool {
+    (record.updated_at, record.seq) > (than.updated_at, than.seq)
 }
 
 fn look_at(directory: &Directory, name: &str) -> Found {

@@ -15,11 +15,18 @@ const RECORD_BYTES_MAX: u64 = 256 * 1024;
 /// Most outbox entries read at a start.
 const OUTBOX_ENTRIES_MAX: usize = 10_000;
 
+/// Up to this size a record is written for people to read, with line breaks; indentation can make a longer one
+/// many times as long.
+const PRETTY_BYTES_MAX: usize = 16 * 1024;
+
 /// A record's bytes as they go to disk.
 #[must_use]
 pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
     // These types have string keys only, so serialization cannot fail; an empty file would be caught by the reader.
-    let mut bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
+    let mut bytes = serde_json::to_vec(record).unwrap_or_default();
+    if bytes.len() <= PRETTY_BYTES_MAX {
+        bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
+    }
     bytes.push(b'\n');
     bytes
 }
