@@ -254,13 +254,10 @@ fn a_second_term_passes_at_once() {
 fn kill_9_of_tideover_takes_the_child_with_it() {
     let scratch = Scratch::new();
     let mut running = scratch.start();
-    let child = format!("/proc/{}", running.stand_in_pid());
+    let child = running.stand_in_pid();
     running.signal(Signal::SIGKILL);
     running.wait();
-    until("the child's end", || {
-        let stat = std::fs::read_to_string(format!("{child}/stat")).unwrap_or_default();
-        (stat.is_empty() || stat.contains(") Z ")).then_some(())
-    });
+    fast::until_gone(child);
 }
 
 #[test]

@@ -41,6 +41,14 @@ pub(crate) fn now_us() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()
 }
 
+/// Waits until a process has ended, reaped or not.
+pub(crate) fn until_gone(pid: i32) {
+    until("a process's end", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ") || stat.contains(") X ")).then_some(())
+    });
+}
+
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
@@ -332,9 +340,13 @@ impl Link {
 
     /// The reply to an id; everything else is kept in `others`.
     pub(crate) fn reply(&mut self, id: &str) -> Value {
+        let answers = |frame: &Value| frame.get("ok").is_some() && frame["id"] == id;
+        if let Some(at) = self.others.iter().position(answers) {
+            return self.others.remove(at);
+        }
         loop {
             let frame = self.read().expect("an open connection");
-            if frame.get("ok").is_some() && frame["id"] == id {
+            if answers(&frame) {
                 return frame;
             }
             self.others.push(frame);
