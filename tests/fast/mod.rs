@@ -186,9 +186,11 @@ impl Scratch {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// The boot record; the first one of a run is written while the child already starts.
     pub(crate) fn boot(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.state().join("tideover/boot.json")).unwrap())
-            .unwrap()
+        let path = self.state().join("tideover/boot.json");
+        let bytes = until("the boot record", || std::fs::read(&path).ok());
+        serde_json::from_slice(&bytes).unwrap()
     }
 
     /// The record of a session, found by its key.
