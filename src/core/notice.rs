@@ -52,6 +52,15 @@ pub fn hold_reason(cut: &Interruption) -> String {
     )
 }
 
+/// What a notice begins with that may have arrived before.
+const POSSIBLY_REPEATED: &str = "(Possibly repeated.) ";
+
+/// A notice's text, marked as one that may have arrived before.
+#[must_use]
+pub fn possibly_repeated(text: &str) -> String {
+    format!("{POSSIBLY_REPEATED}{}", text.strip_prefix(POSSIBLY_REPEATED).unwrap_or(text))
+}
+
 /// The notice to the user: several sessions on one route make one message.
 #[must_use]
 pub fn user_text(
@@ -65,7 +74,7 @@ pub fn user_text(
         .collect();
     let mut text = String::new();
     if possible_repeat {
-        text.push_str("(Possibly repeated.) ");
+        text.push_str(POSSIBLY_REPEATED);
     }
     match cut.as_slice() {
         [] => {}

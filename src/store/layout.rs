@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-/// The directories that tideover writes.
+/// The directories that tideover writes, in the order of writing within a batch: the boot record comes before
+/// the checkpoints that a later start judges by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
-    /// `sessions/checkpoints/`: one file a session.
-    Checkpoints,
     /// `tideover/`: boot record and lease.
     State,
+    /// `sessions/checkpoints/`: one file a session.
+    Checkpoints,
     /// `tideover/outbox/`: one file a notice.
     Outbox,
 }

@@ -7,7 +7,7 @@ use tokio::task::spawn_local;
 
 use crate::core::checkpoint::{Checkpoint, NoticeStatus, Route};
 use crate::core::hold::ReleasePolicy;
-use crate::core::notice::{question_text, user_text};
+use crate::core::notice::{possibly_repeated, question_text, user_text};
 use crate::core::outbox::{Attempt, Entry, SCHEMA, SendState, key_of};
 use crate::core::stamp::Stamp;
 use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret, SendOutcome, SendRequest};
@@ -57,6 +57,28 @@ impl Engine {
             self.outbox.remove(&key);
             let ack = self.persist_notice(&key);
             self.watch_ack("outbox", ack);
+        }
+    }
+
+    /// Has the checkpoints say what the outbox knows: a kill may have come between the two.
+    pub(super) fn settle_notices(&mut self) {
+        let now = clock::now();
+        let known: Vec<(String, String, NoticeStatus)> = self
+            .outbox
+            .values()
+            .flat_map(|entry| {
+                let status = entry.notice_status();
+                entry.sessions.iter().map(move |(key, id)| (key.clone(), id.clone(), status))
+            })
+            .collect();
+        for (key, id, status) in known {
+            let notice = self.ledger.get(&key).and_then(|record| record.interruption.as_ref());
+            let waits = notice.is_some_and(|cut| {
+                matches!(cut.notice, NoticeStatus::Pending | NoticeStatus::Uncertain)
+            });
+            if waits && self.ledger.set_notice(now, &key, &id, status) {
+                self.persist_soon(&key);
+            }
         }
     }
 
@@ -168,8 +190,12 @@ impl Engine {
             .collect();
         let release = self.release();
         let Some(entry) = self.outbox.get_mut(key) else { return };
-        if entry.state == SendState::Uncertain && !sessions.is_empty() {
-            entry.text = user_text(&sessions.iter().collect::<Vec<_>>(), release, true);
+        if entry.state == SendState::Uncertain {
+            // Sessions that were cut again since have nothing new to say about this incident.
+            entry.text = match sessions.as_slice() {
+                [] => possibly_repeated(&entry.text),
+                _ => user_text(&sessions.iter().collect::<Vec<_>>(), release, true),
+            };
         }
         entry.state = SendState::Attempting;
         entry.tries = entry.tries.saturating_add(1);

@@ -328,6 +328,7 @@ async fn serve(
         engine.persist_soon(key);
     }
     engine.forget_stale_notices();
+    engine.settle_notices();
     engine.boot.gateway = process_ref(child.pid());
     engine.persist_boot();
     let mut incoming = match prepared.listener.map(server::serve) {
