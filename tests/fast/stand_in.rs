@@ -71,14 +71,19 @@ async fn log_signals(dir: PathBuf, name: &'static str, kind: SignalKind) {
     let exit: Option<i32> =
         std::env::var(format!("STANDIN_ON_{name}")).ok().and_then(|text| text.parse().ok());
     let mut signals = signal(kind).unwrap();
-    let mut log = open_log(&dir, "signals");
+    let log = open_log(&dir, "signals");
     loop {
         signals.recv().await;
-        writeln!(log, "{name} {}", now_us()).unwrap();
+        log_line(&log, &format!("{name} {}", now_us()));
         if let Some(code) = exit {
             std::process::exit(code);
         }
     }
+}
+
+/// One write a line: a kill never leaves half of one.
+fn log_line(mut log: &File, line: &str) {
+    log.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 fn open_log(dir: &Path, name: &str) -> File {
@@ -144,7 +149,7 @@ async fn answer_client(stream: TcpStream, log: Rc<File>) -> Option<()> {
             Some("send") => {
                 let mut sent = request["params"].clone();
                 sent["pid"] = json!(std::process::id());
-                writeln!(&*log, "{sent}").unwrap();
+                log_line(&log, &sent.to_string());
                 json!({ "messageId": "1" })
             }
             _ => json!({}),
@@ -173,8 +178,8 @@ impl Wire {
         self.next += 1;
         let id = self.next.to_string();
         request["id"] = json!(id);
-        if let Some(log) = &mut self.log {
-            writeln!(log, "> {request}").unwrap();
+        if let Some(log) = &self.log {
+            log_line(log, &format!("> {request}"));
         }
         let mut bytes = request.to_string().into_bytes();
         bytes.push(b'\n');
@@ -193,9 +198,9 @@ impl Wire {
                 continue;
             }
             assert_eq!(reply["ok"], true, "{request} got {reply}");
-            if let Some(log) = &mut self.log {
+            if let Some(log) = &self.log {
                 let noted = json!({ "request": request, "result": reply["result"] });
-                writeln!(log, "< {noted}").unwrap();
+                log_line(log, &format!("< {noted}"));
             }
             return reply["result"].clone();
         }
