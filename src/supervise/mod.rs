@@ -6,6 +6,7 @@ mod clock;
 mod engine;
 mod exit;
 mod notices;
+mod prepare;
 mod process;
 mod reports;
 mod run;

@@ -130,7 +130,7 @@ impl Engine {
     }
 
     fn release(&self) -> ReleasePolicy {
-        super::run::policy_of(&self.settings).release
+        super::prepare::policy_of(&self.settings).release
     }
 
     fn ask_routes(&mut self, link: &GatewayLink, keys: Vec<String>) {

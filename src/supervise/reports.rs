@@ -69,7 +69,7 @@ impl Engine {
         result["tideover"] = json!(env!("CARGO_PKG_VERSION"));
         result["policy"] = json!({
             "ack": if self.runs_without_ack() { "prefer" } else { "require" },
-            "native": native_name(super::run::policy_of(&self.settings).native),
+            "native": native_name(super::prepare::policy_of(&self.settings).native),
             "timeout_ms": PLUGIN_TIMEOUT_MS,
         });
         result

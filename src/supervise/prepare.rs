@@ -1,0 +1,228 @@
+//! Everything before the child starts: what the run before left, and what this one needs. Nothing in here can
+//! keep the gateway from starting.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::{HoldScope, NativePolicy, ReleasePolicy as ReleaseSetting, Settings};
+use crate::control::socket;
+use crate::core::hold::{HoldPolicy, ReleasePolicy};
+use crate::core::ledger::{Ledger, Native, Policy};
+use crate::core::outbox::Entry;
+use crate::core::recovery::{self, BootRecord, Verdict};
+use crate::store::checkpoints::{Scan, scan};
+use crate::store::lease::{Asked, Lease, ask};
+use crate::store::records::{read_boot, read_outbox};
+use crate::store::{Directory, Layout, Place, Writer};
+
+use super::engine::Start;
+use super::process::{Liveness, boot_id, liveness, new_run_id};
+use super::run::RunPlan;
+use super::{boot, clock};
+
+/// How long a gateway of an earlier run that still dies may take, before this one starts beside it.
+const OLD_GATEWAY_WAIT: Duration = Duration::from_secs(10);
+
+/// The core's policy for some settings.
+#[must_use]
+pub(super) fn policy_of(settings: &Settings) -> Policy {
+    Policy {
+        hold: match settings.recovery.hold {
+            HoldScope::Effects => HoldPolicy::Effects,
+            HoldScope::All => HoldPolicy::All,
+            HoldScope::Off => HoldPolicy::Off,
+        },
+        release: match settings.recovery.release {
+            ReleaseSetting::AnyMessage => ReleasePolicy::AnyMessage,
+            ReleaseSetting::Explicit => ReleasePolicy::Explicit,
+        },
+        native: match settings.recovery.native {
+            NativePolicy::Ask => Native::Ask,
+            NativePolicy::Ride => Native::Ride,
+            NativePolicy::Native => Native::Native,
+        },
+        max_age_ms: i64::try_from(settings.recovery.max_age_ms).unwrap_or(i64::MAX),
+        notify: settings.notice.enabled,
+        redact: settings.checkpoint.redact.clone(),
+    }
+}
+
+/// Everything that is found or made before the child starts. Nothing in here can keep it from starting.
+pub(super) struct Prepared {
+    pub(super) start: Start,
+    pub(super) listener: Option<std::os::unix::net::UnixListener>,
+    pub(super) previous: Option<BootRecord>,
+    pub(super) marked: Vec<String>,
+    _lease: Option<Lease>,
+}
+
+pub(super) fn prepare(plan: &RunPlan) -> Prepared {
+    let now = clock::now();
+    let layout = Layout::new(&plan.state_dir);
+    let mut degraded = BTreeMap::new();
+    if let Some(problem) = &plan.config.problem {
+        note(&mut degraded, "config", problem.to_string());
+    }
+    let (lease, supervises) = take_lease(&layout, &mut degraded);
+    let listener = if supervises { bind(plan, &mut degraded) } else { None };
+    let boot_id = boot_id();
+    let found = if supervises { find(&layout, &mut degraded) } else { Found::default() };
+    let run = new_run_id();
+    let last_trace = found
+        .scan
+        .records
+        .iter()
+        .map(|record| record.updated_at)
+        .chain(found.previous.as_ref().map(|record| record.started_at))
+        .max()
+        .unwrap_or(now);
+    let before = recovery::verdict(found.previous.as_ref(), &boot_id, last_trace);
+    let mut ledger = Ledger::new(policy_of(&plan.config.settings), found.scan.records, &run, now);
+    let incident = found.previous.as_ref().map_or(run.as_str(), |record| record.run.as_str());
+    let cause = recovery::cause_after(&before, found.previous.as_ref());
+    let marked = ledger.start(now, incident, cause, before.detail.clone(), before.at);
+    tell(&before, &ledger, marked.len());
+    let store = if supervises { start_writer(layout, &mut degraded) } else { None };
+    Prepared {
+        start: Start {
+            settings: plan.config.settings.clone(),
+            ledger,
+            boot: boot::begin(&run, &boot_id, now),
+            before,
+            names: found.scan.names,
+            outbox: found.outbox,
+            store,
+            degraded,
+        },
+        listener,
+        previous: found.previous,
+        marked,
+        _lease: lease,
+    }
+}
+
+fn note(degraded: &mut BTreeMap<&'static str, String>, concern: &'static str, why: String) {
+    tracing::warn!(concern, "degraded: {why}");
+    degraded.insert(concern, why);
+}
+
+fn tell(before: &Verdict, ledger: &Ledger, marked: usize) {
+    let open = ledger.interrupted().len();
+    tracing::info!(previous = ?before.kind, detail = before.detail, found = marked, open, "start");
+}
+
+/// The lease, and whether this process may supervise. Without one that could be asked for it still does.
+fn take_lease(
+    layout: &Layout,
+    degraded: &mut BTreeMap<&'static str, String>,
+) -> (Option<Lease>, bool) {
+    match ask(&layout.directory(Place::State)) {
+        Ok(Asked::Held(lease)) => (Some(lease), true),
+        Ok(Asked::Taken) => {
+            let why = format!(
+                "another tideover supervises {}; this gateway runs without checkpoints (see `tideover status`)",
+                layout.state_dir().display()
+            );
+            note(degraded, "lease", why);
+            (None, false)
+        }
+        Err(error) => {
+            note(degraded, "lease", error.to_string());
+            (None, true)
+        }
+    }
+}
+
+fn bind(
+    plan: &RunPlan,
+    degraded: &mut BTreeMap<&'static str, String>,
+) -> Option<std::os::unix::net::UnixListener> {
+    match socket::bind(&plan.socket) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            note(degraded, "socket", format!("{error}; nothing is journaled"));
+            None
+        }
+    }
+}
+
+fn start_writer(layout: Layout, degraded: &mut BTreeMap<&'static str, String>) -> Option<Writer> {
+    match Writer::start(layout) {
+        Ok(writer) => Some(writer),
+        Err(error) => {
+            note(degraded, "checkpoints", format!("cannot start the writer: {error}"));
+            None
+        }
+    }
+}
+
+/// What the run before left on disk.
+#[derive(Default)]
+struct Found {
+    previous: Option<BootRecord>,
+    scan: Scan,
+    outbox: BTreeMap<String, Entry>,
+}
+
+fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found {
+    let mut found = Found::default();
+    match Directory::open_or_create(&layout.directory(Place::State))
+        .map(|directory| read_boot(&directory))
+    {
+        Ok(Ok(previous)) => found.previous = previous,
+        Ok(Err(problem)) => note(degraded, "boot record", problem),
+        Err(error) => note(degraded, "boot record", error.to_string()),
+    }
+    match scan_checkpoints(layout) {
+        Ok(scan) => {
+            for finding in &scan.findings {
+                tracing::warn!(file = %finding.path.display(), "checkpoint file: {}", finding.what);
+            }
+            found.scan = scan;
+        }
+        Err(error) => note(degraded, "checkpoints", error.to_string()),
+    }
+    if let Ok(directory) = Directory::open(&layout.directory(Place::Outbox)) {
+        let (entries, problems) = read_outbox(&directory);
+        for problem in problems {
+            tracing::warn!("outbox: {problem}; left alone");
+        }
+        found.outbox = entries
+            .into_iter()
+            .map(|mut entry| {
+                entry.recover();
+                (entry.key.clone(), entry)
+            })
+            .collect();
+    }
+    found
+}
+
+fn scan_checkpoints(layout: &Layout) -> Result<Scan, crate::store::StoreError> {
+    let directory = Directory::open_or_create(&layout.directory(Place::Checkpoints))?;
+    directory.make_private()?;
+    let quarantine = Directory::open_or_create(&layout.quarantine()).ok();
+    scan(&directory, quarantine.as_ref())
+}
+
+/// A gateway of the run before dies with its supervisor; two at once on one state would refuse each other.
+pub(super) async fn await_old_gateway(previous: Option<&BootRecord>) {
+    let Some(old) =
+        previous.filter(|record| record.boot_id == boot_id()).and_then(|record| record.gateway)
+    else {
+        return;
+    };
+    let deadline = Instant::now() + OLD_GATEWAY_WAIT;
+    while liveness(old.pid, Some(old.start_ticks)) == Liveness::Alive {
+        if Instant::now() >= deadline {
+            tracing::warn!(
+                pid = old.pid,
+                "the gateway of the run before is still there; starting all the same"
+            );
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
