@@ -68,7 +68,9 @@ fn start(command: GatewayCommand, env: EnvSnapshot, config: config::Loaded) -> i
         env,
         config,
     };
-    match supervise(plan) {
+    let end = supervise(plan);
+    telemetry::finish();
+    match end {
         Ok(end) => leave_like(end),
         Err(error) => no_child(&error.to_string()),
     }

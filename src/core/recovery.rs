@@ -64,6 +64,9 @@ pub struct StopRequest {
     pub pid: u32,
     /// The sender's user.
     pub uid: u32,
+    /// Whether the terminal sent it to its whole foreground group, the child included.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_terminal: bool,
     /// The sender's executable, where it could still be read.
     #[serde(default)]
     pub executable: Option<String>,
@@ -229,15 +232,21 @@ fn kind_of_exit(cause: Cause, exit: &ExitFact) -> VerdictKind {
 /// The cause that sessions get which the run before could not mark itself.
 #[must_use]
 pub fn cause_after(verdict: &Verdict, before: Option<&BootRecord>) -> Cause {
-    let asked_to_stop = before.and_then(|record| record.stop.as_ref()).is_some();
+    let stop = before.and_then(|record| record.stop.as_ref());
+    let asked_to_stop = stop.is_some();
+    let stop_cause = if stop.is_some_and(|stop| stop.signal != "SIGTERM") {
+        Cause::OtherSignal
+    } else {
+        Cause::Sigterm
+    };
     match verdict.kind {
         VerdictKind::First | VerdictKind::Unreadable => Cause::Unknown,
-        VerdictKind::CleanStop => Cause::Sigterm,
+        VerdictKind::CleanStop => stop_cause,
         VerdictKind::SelfRestart => Cause::GatewayRestart,
         VerdictKind::GatewayExit => Cause::GatewayExit,
         VerdictKind::GatewayKilled => Cause::GatewayKilled,
         // Killed while a stop was under way: the stop is why the work was cut.
-        VerdictKind::TideoverKilled if asked_to_stop => Cause::Sigterm,
+        VerdictKind::TideoverKilled if asked_to_stop => stop_cause,
         VerdictKind::TideoverKilled => Cause::TideoverKilled,
         VerdictKind::HostReboot => Cause::HostReboot,
         VerdictKind::PowerCut => Cause::PowerCut,
@@ -301,6 +310,7 @@ mod tests {
                 signal: "SIGTERM".to_owned(),
                 pid: 1,
                 uid: 0,
+                from_terminal: false,
                 executable: None,
                 at: T1,
             }),

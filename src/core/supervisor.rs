@@ -137,7 +137,7 @@ impl Supervisor {
             ) => {
                 // These end a gateway at once: nothing is held back, the intents are durable anyway.
                 self.stop.get_or_insert(who.clone());
-                if who.pid == 0 {
+                if who.from_terminal {
                     // The terminal sent it to the whole foreground group: the child has it already.
                     return vec![Effect::RecordStop(who)];
                 }
@@ -147,7 +147,7 @@ impl Supervisor {
                 State::Flushing,
                 Event::Signal(
                     signal @ (Signal::Term | Signal::Int | Signal::Hup | Signal::Quit),
-                    _,
+                    who,
                 ),
             ) => {
                 // Whoever asks twice does not want to wait for the flush.
@@ -157,7 +157,7 @@ impl Supervisor {
                     Effect::Forward(Signal::Term),
                     Effect::ForwardContinue,
                 ];
-                if signal != Signal::Term {
+                if signal != Signal::Term && !who.from_terminal {
                     effects.push(Effect::Forward(signal));
                 }
                 effects
@@ -166,9 +166,12 @@ impl Supervisor {
                 State::Draining,
                 Event::Signal(
                     signal @ (Signal::Term | Signal::Int | Signal::Hup | Signal::Quit),
-                    _,
+                    who,
                 ),
             ) => {
+                if who.from_terminal {
+                    return vec![];
+                }
                 vec![Effect::Forward(signal), Effect::ForwardContinue]
             }
             (State::Flushing, Event::FlushDone) => self.pass_term(),
@@ -219,6 +222,7 @@ mod tests {
             signal: "SIGTERM".to_owned(),
             pid: 1,
             uid: 0,
+            from_terminal: false,
             executable: None,
             at: Stamp::from_ms(0),
         }
@@ -272,6 +276,21 @@ mod tests {
             machine.step(signal(Signal::Term), true),
             [Effect::Forward(Signal::Term), Effect::ForwardContinue]
         );
+    }
+
+    #[test]
+    fn an_interrupt_of_the_terminal_is_not_sent_twice_and_one_from_outside_is_sent() {
+        let from = |from_terminal| {
+            Event::Signal(Signal::Int, StopRequest { pid: 0, from_terminal, ..who() })
+        };
+        let forwards = |effects: Vec<Effect>| effects.contains(&Effect::Forward(Signal::Int));
+        assert!(!forwards(Supervisor::default().step(from(true), true)));
+        // Pid 0 is also what a sender outside the pid namespace looks like.
+        assert!(forwards(Supervisor::default().step(from(false), true)));
+        let mut draining = Supervisor::default();
+        draining.step(signal(Signal::Term), false);
+        assert!(!forwards(draining.step(from(true), true)));
+        assert!(forwards(draining.step(from(false), true)));
     }
 
     #[test]

@@ -101,6 +101,13 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Leaves the thread to itself: whatever it hangs in, nobody waits for it.
+    pub fn abandon(mut self) {
+        drop(self.thread.take());
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.lock().stop = true;

@@ -239,6 +239,13 @@ impl Engine {
         self.store.as_ref().map_or_else(refused, Writer::barrier)
     }
 
+    /// Gives up on a disk that does not answer: leaving must not wait for it.
+    pub(super) fn abandon_store(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.abandon();
+        }
+    }
+
     /// Starts the final flush: the plugin first, so that what it still holds is written too, then the store.
     pub(super) fn start_flush(&mut self) {
         match &self.plugin {

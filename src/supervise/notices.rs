@@ -84,7 +84,7 @@ impl Engine {
 
     /// When the next notice is due.
     pub(super) fn next_notice_at(&self) -> Option<Stamp> {
-        self.gateway.as_ref()?;
+        self.gateway.as_ref().filter(|_| !self.supervisor.is_stopping())?;
         self.outbox
             .values()
             .filter(|entry| matches!(entry.state, SendState::Pending | SendState::Uncertain))

@@ -12,6 +12,7 @@ use crate::core::hold::{HoldPolicy, ReleasePolicy};
 use crate::core::ledger::{Ledger, Native, Policy};
 use crate::core::outbox::Entry;
 use crate::core::recovery::{self, BootRecord, Verdict};
+use crate::core::supervisor::Signal;
 use crate::store::checkpoints::{Scan, scan};
 use crate::store::lease::{Asked, Lease, ask};
 use crate::store::records::{read_boot, read_outbox};
@@ -20,6 +21,7 @@ use crate::store::{Directory, Layout, Place, Writer};
 use super::engine::Start;
 use super::process::{Liveness, boot_id, liveness, new_run_id};
 use super::run::RunPlan;
+use super::signals::{Signals, to_nix};
 use super::{boot, clock};
 
 /// How long a gateway of an earlier run that still dies may take, before this one starts beside it.
@@ -208,12 +210,14 @@ fn scan_checkpoints(layout: &Layout) -> Result<Scan, crate::store::StoreError> {
 }
 
 /// A gateway of the run before dies with its supervisor; two at once on one state would refuse each other.
-pub(super) async fn await_old_gateway(previous: Option<&BootRecord>) {
-    let Some(old) =
-        previous.filter(|record| record.boot_id == boot_id()).and_then(|record| record.gateway)
-    else {
-        return;
-    };
+///
+/// Returns the number of a signal that asked to stop meanwhile: then no gateway is to be started at all.
+pub(super) async fn await_old_gateway(
+    previous: Option<&BootRecord>,
+    signals: &mut Signals,
+) -> Option<i32> {
+    let old =
+        previous.filter(|record| record.boot_id == boot_id()).and_then(|record| record.gateway)?;
     let deadline = Instant::now() + OLD_GATEWAY_WAIT;
     while liveness(old.pid, Some(old.start_ticks)) == Liveness::Alive {
         if Instant::now() >= deadline {
@@ -221,8 +225,18 @@ pub(super) async fn await_old_gateway(previous: Option<&BootRecord>) {
                 pid = old.pid,
                 "the gateway of the run before is still there; starting all the same"
             );
-            return;
+            return None;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Ok((Signal::Usr1 | Signal::Usr2, _)) | Err(_) => {}
+                Ok((signal, who)) => {
+                    tracing::info!(signal = who.signal, "stopped before the gateway was started");
+                    return Some(to_nix(signal) as i32);
+                }
+            },
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
     }
+    None
 }

@@ -96,7 +96,10 @@ pub fn run(plan: RunPlan) -> Result<ChildEnd, RunError> {
             env_remove: env.remove,
             env_set: env.set,
         };
-        await_old_gateway(prepared.previous.as_ref()).await;
+        let previous = prepared.previous.as_ref();
+        if let Some(signal) = await_old_gateway(previous, &mut signals).await {
+            return Ok(ChildEnd::Signal(signal));
+        }
         let mut child = Child::start(&child_plan, mask).map_err(|source| RunError::Spawn {
             program: plan.program.to_string_lossy().into_owned(),
             source,
@@ -115,6 +118,10 @@ async fn serve(
     let mut engine = Engine::new(prepared.start, to_loop);
     for key in &prepared.marked {
         engine.persist_soon(key);
+    }
+    if !prepared.marked.is_empty() {
+        // The marks speak of the run before: they must be on disk before this run's own boot record is.
+        let _ = tokio::time::timeout(LAST_WRITES_WAIT, engine.barrier()).await;
     }
     engine.forget_stale_notices();
     engine.settle_notices();
@@ -301,6 +308,7 @@ async fn finish(
     let deadline = Instant::now() + LAST_WRITES_WAIT;
     if timeout_at(deadline, barrier).await.is_err() {
         tracing::error!("the last records are not durable after {LAST_WRITES_WAIT:?}");
+        engine.abandon_store();
     }
     while let Ok(message) = internal.try_recv() {
         if let Internal::Stored { what, result } = message {

@@ -1,7 +1,7 @@
 //! The signals that tideover forwards, read with their sender from a signalfd.
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use tokio::io::unix::AsyncFd;
 
 use crate::core::recovery::StopRequest;
@@ -68,7 +68,7 @@ impl Signals {
                         .iter()
                         .find(|(signal, _)| u32::try_from(*signal as i32) == Ok(info.ssi_signo));
                     if let Some((system, signal)) = found {
-                        return Ok((*signal, sender(*system, info.ssi_pid, info.ssi_uid)));
+                        return Ok((*signal, sender(*system, &info)));
                     }
                 }
                 Ok(None) => ready.clear_ready(),
@@ -78,11 +78,16 @@ impl Signals {
     }
 }
 
-fn sender(signal: NixSignal, pid: u32, uid: u32) -> StopRequest {
+/// `si_code` of a signal that the kernel sent by itself, as a terminal's driver does for Ctrl-C.
+const SI_KERNEL: i32 = 0x80;
+
+fn sender(signal: NixSignal, info: &siginfo) -> StopRequest {
+    let (pid, uid) = (info.ssi_pid, info.ssi_uid);
     StopRequest {
         signal: signal.as_str().to_owned(),
         pid,
         uid,
+        from_terminal: info.ssi_code == SI_KERNEL,
         executable: process::executable(pid),
         at: clock::now(),
     }
