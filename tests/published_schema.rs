@@ -43,8 +43,12 @@ fn full_checkpoint() -> Checkpoint {
         too_large: None,
     };
     ledger.tool_intent(now, &session, intent("c1"));
-    let background =
-        Background { pid: Some(1), start_ticks: Some(2), id: Some("b".to_owned()), ended_at: None };
+    let background = Background {
+        pid: Some(1),
+        start_ticks: Some(2),
+        id: Some("b".to_owned()),
+        ..Background::default()
+    };
     let finished = Report::ToolFinished {
         run_id: "r".to_owned(),
         tool_call_id: "c1".to_owned(),

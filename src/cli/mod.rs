@@ -52,6 +52,14 @@ pub fn main(argv: Vec<OsString>) -> i32 {
             return code;
         }
     };
+    let misplaced = cli.global.profile.is_some() || cli.global.state_dir.is_some();
+    if misplaced && matches!(cli.verb, Verb::Run(_) | Verb::Gateway { .. }) {
+        eprintln!(
+            "tideover: --profile and --state-dir are for the other verbs; give the gateway its own: \
+             tideover run -- openclaw --profile NAME gateway, or OPENCLAW_STATE_DIR=DIR tideover run -- …"
+        );
+        return exit_code::USAGE;
+    }
     let done = match cli.verb {
         Verb::Run(run) => return wrapper::run(run.command),
         Verb::Gateway { words } => {

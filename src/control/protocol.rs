@@ -73,6 +73,9 @@ pub enum Request {
         /// Whether the model answered.
         #[serde(default)]
         answered: bool,
+        /// Whether the text of this turn's `turn_start` really went to the model.
+        #[serde(default)]
+        told: Option<bool>,
     },
     /// Plugin: a tool is about to run; it waits for the reply.
     ToolIntent(ToolIntent),

@@ -164,6 +164,9 @@ pub struct Background {
     /// The gateway's own name for it.
     #[serde(default)]
     pub id: Option<String>,
+    /// True once an interruption has told of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reported: bool,
     /// When it was seen to end by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Stamp>,
@@ -379,13 +382,8 @@ impl Checkpoint {
                 turn.origin != Origin::Heartbeat
                     || self.last_tool_call.as_ref().is_some_and(|call| call.run_id == turn.run_id)
             }),
-            State::Background => self.background_call().is_some_and(|call| {
-                // A background command that an earlier interruption already reported is not cut twice.
-                self.interruption
-                    .as_ref()
-                    .and_then(|cut| cut.call.as_ref())
-                    .is_none_or(|cut| cut.tool_call_id != call.tool_call_id)
-            }),
+            // A background command that an earlier interruption already reported is not cut twice.
+            State::Background => self.running_commands().any(|background| !background.reported),
             State::Idle | State::Ended => false,
         }
     }
@@ -397,6 +395,26 @@ impl Checkpoint {
             .iter()
             .chain(self.open_calls.iter().rev())
             .find(|call| call.outcome == Outcome::Background && call.ended_at().is_none())
+    }
+
+    /// The call whose command the gateway calls `id`, while it runs.
+    #[must_use]
+    pub fn command_named(&self, id: &str) -> Option<&ToolCall> {
+        self.last_tool_call.iter().chain(&self.open_calls).find(|call| {
+            call.outcome == Outcome::Background
+                && call.background.as_ref().is_some_and(|background| {
+                    background.ended_at.is_none() && background.id.as_deref() == Some(id)
+                })
+        })
+    }
+
+    fn running_commands(&self) -> impl Iterator<Item = &Background> {
+        self.last_tool_call
+            .iter()
+            .chain(&self.open_calls)
+            .filter(|call| call.outcome == Outcome::Background)
+            .filter_map(|call| call.background.as_ref())
+            .filter(|background| background.ended_at.is_none())
     }
 
     /// Whether effects wait for the user.

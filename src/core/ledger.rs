@@ -103,6 +103,17 @@ pub enum Answer {
     Full,
 }
 
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Whether the gateway calls it a success.
+    pub success: bool,
+    /// Whether the model gave an answer.
+    pub answered: bool,
+    /// Whether the interruption text, if there was one, really was in front of the model.
+    pub told: bool,
+}
+
 /// All sessions of one gateway.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -212,6 +223,12 @@ impl Ledger {
         self.stopping = stopping;
     }
 
+    /// Whether the gateway is going down.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Learns the gateway's version.
     pub fn set_gateway_version(&mut self, version: Option<&str>) {
         self.gateway.version = version.map(str::to_owned);
@@ -264,13 +281,17 @@ impl Ledger {
         now: Stamp,
         session: &SessionRef,
         run_id: &str,
-        success: bool,
-        answered: bool,
+        end: Ending,
     ) -> Step {
         self.blocked.remove(run_id);
         let untold = self.is_untold(&session.key);
-        let stopping = self.stopping;
-        let report = Report::TurnEnded { run_id: run_id.to_owned(), success, answered, stopping };
+        let report = Report::TurnEnded {
+            run_id: run_id.to_owned(),
+            success: end.success,
+            answered: end.answered,
+            told: end.told,
+            stopping: self.stopping,
+        };
         let mut step = self.report(now, session, &report);
         step.holds_changed |= untold != self.is_untold(&session.key);
         step

@@ -114,7 +114,10 @@ pub fn question_text(cut: &Interruption, release: ReleasePolicy) -> String {
 fn what_to_do(release: ReleasePolicy) -> &'static str {
     match release {
         ReleasePolicy::AnyMessage => "Reply to go on, or send /resume to run that action again.",
-        ReleasePolicy::Explicit => "Send /resume to run that action again.",
+        ReleasePolicy::Explicit => {
+            "Send /resume to run that action again, or have the hold lifted with `tideover sessions \
+             release`."
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Report {
         success: bool,
         /// Whether the model gave an answer.
         answered: bool,
+        /// Whether the interruption text really was in front of the model.
+        told: bool,
         /// Whether the gateway was going down: a failed end is then a cut, not an end.
         stopping: bool,
     },
@@ -58,8 +60,17 @@ pub enum Report {
         /// Whether the gateway was going down: an error is then a cut, not a result.
         stopping: bool,
     },
+    /// A tool that was announced did not run: something else stopped it.
+    ToolBlocked {
+        /// The gateway's id of the run.
+        run_id: String,
+        /// The model's id of the call.
+        tool_call_id: String,
+    },
     /// A background command ended by itself.
     BackgroundEnded {
+        /// The gateway's id of the run that started it.
+        run_id: String,
         /// The model's id of the call that started it.
         tool_call_id: String,
     },
@@ -119,8 +130,8 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
             }
             set_route(record, route.as_ref());
         }
-        Report::TurnEnded { run_id, success, answered, stopping } => {
-            end_turn(record, run_id, *success, *answered, *stopping);
+        Report::TurnEnded { run_id, success, answered, told, stopping } => {
+            end_turn(record, run_id, *success, *answered && *told, *stopping);
         }
         Report::ToolIntent(intent) => announce(record, now, intent, redact),
         Report::ToolFinished { run_id, tool_call_id, outcome, background, stopping } => {
@@ -129,7 +140,13 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
                 finish(record, now, run_id, tool_call_id, *outcome, background.as_ref());
             }
         }
-        Report::BackgroundEnded { tool_call_id } => end_background(record, now, tool_call_id),
+        Report::ToolBlocked { run_id, tool_call_id } => {
+            // It had no effect, and the model read an error in place of a result.
+            finish(record, now, run_id, tool_call_id, Outcome::Error, None);
+        }
+        Report::BackgroundEnded { run_id, tool_call_id } => {
+            end_background(record, now, run_id, tool_call_id);
+        }
         Report::SessionEnded => close(record, now),
     }
     touch_if_changed(record, &before, now)
@@ -168,6 +185,11 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         released_by: if cut.hold { None } else { Some(ReleasedBy::Policy) },
         extra: serde_json::Map::new(),
     });
+    for call in record.last_tool_call.iter_mut().chain(record.open_calls.iter_mut()) {
+        if let Some(background) = call.background.as_mut() {
+            background.reported = true;
+        }
+    }
     record.next_expected_action =
         "the user says whether to go on; until then side effects are held".to_owned();
     touch_if_changed(record, &before, now);
@@ -382,6 +404,9 @@ fn finish(
     call.outcome = outcome;
     call.finished_at = Some(now);
     call.background = background.cloned();
+    if outcome == Outcome::Background {
+        call.background.get_or_insert_default();
+    }
     record.open_calls.retain(|call| {
         call.is_open() || (call.outcome == Outcome::Background && call.ended_at().is_none())
     });
@@ -394,9 +419,10 @@ fn finish(
     }
 }
 
-fn end_background(record: &mut Checkpoint, now: Stamp, tool_call_id: &str) {
+fn end_background(record: &mut Checkpoint, now: Stamp, run_id: &str, tool_call_id: &str) {
     for call in record.last_tool_call.iter_mut().chain(record.open_calls.iter_mut()) {
-        if call.tool_call_id == tool_call_id && call.outcome == Outcome::Background {
+        let this = call.run_id == run_id && call.tool_call_id == tool_call_id;
+        if this && call.outcome == Outcome::Background {
             call.background.get_or_insert_default().ended_at.get_or_insert(now);
         }
     }

@@ -1,6 +1,6 @@
 //! The engine: the pure ledger and supervisor, with the store, the plugin and the degraded reasons around them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,16 +9,18 @@ use tokio::task::spawn_local;
 use crate::config::{AckPolicy, Settings};
 use crate::control::protocol::{GatewayAuth, flush_request, holds_event};
 use crate::control::server::Peer;
-use crate::core::checkpoint::Route;
-use crate::core::ledger::Ledger;
+use crate::core::ledger::{Ledger, SessionRef};
 use crate::core::outbox::{Attempt, Entry};
 use crate::core::recovery::{BootRecord, Verdict};
+use crate::core::reducer::Report;
+use crate::core::stamp::Stamp;
 use crate::core::supervisor::Supervisor;
 use crate::store::checkpoints::FileNames;
 use crate::store::records::{BOOT_FILE, to_bytes};
 use crate::store::{Place, StoreError, Writer};
 
 use super::clock;
+use super::notices::Asked;
 use super::watch::Watches;
 
 /// What the engine's own tasks report back to the loop.
@@ -30,16 +32,13 @@ pub(super) enum Internal {
     Stored {
         /// What was written, for people.
         what: &'static str,
+        /// The session, where it was a checkpoint.
+        key: Option<String>,
         /// How it went.
         result: Result<(), StoreError>,
     },
     /// A background command ended by itself.
-    BackgroundEnded {
-        /// Whose.
-        session_key: String,
-        /// Which call started it.
-        tool_call_id: String,
-    },
+    BackgroundEnded(BackgroundCommand),
     /// A notice is durable and may be attempted now.
     NoticeReady {
         /// Its key.
@@ -55,10 +54,20 @@ pub(super) enum Internal {
     /// Routes that the gateway knows of sessions that had none.
     Routes {
         /// Session key and what was found.
-        found: Vec<(String, Option<Route>)>,
+        found: Vec<(String, Asked)>,
     },
     /// The gateway serves without the plugin having said a word.
     PluginMissing,
+}
+
+/// A command that outlived the tool call that started it.
+#[derive(Clone, Debug)]
+pub(super) struct BackgroundCommand {
+    /// Whose.
+    pub(super) session_key: String,
+    /// The run and the call that started it.
+    pub(super) run_id: String,
+    pub(super) tool_call_id: String,
 }
 
 /// How to reach the gateway, as the plugin told it.
@@ -106,9 +115,13 @@ pub(super) struct Engine {
     pub(super) watches: Watches,
     pub(super) to_loop: mpsc::Sender<Internal>,
     /// Sessions that the gateway was already asked about and knows no route of.
-    pub(super) routes_asked: std::collections::BTreeSet<String>,
+    pub(super) routes_asked: BTreeSet<String>,
+    /// When those that could not be asked about are asked about again.
+    pub(super) ask_again_at: Option<Stamp>,
     store: Option<Writer>,
     degraded: BTreeMap<&'static str, String>,
+    /// Sessions whose newest record could not be written.
+    not_on_disk: BTreeSet<String>,
     flushes: u64,
 }
 
@@ -143,9 +156,11 @@ impl Engine {
             usr1_told: false,
             watches: Watches::default(),
             to_loop,
-            routes_asked: std::collections::BTreeSet::new(),
+            routes_asked: BTreeSet::new(),
+            ask_again_at: None,
             store: start.store,
             degraded: start.degraded,
+            not_on_disk: BTreeSet::new(),
             flushes: 0,
         }
     }
@@ -158,7 +173,7 @@ impl Engine {
     /// Notes a reason; said once in the log.
     pub(super) fn degrade(&mut self, concern: &'static str, why: String) {
         if self.degraded.get(concern) != Some(&why) {
-            tracing::warn!(concern, "degraded: {why}");
+            log_degraded(concern, &why);
             self.degraded.insert(concern, why);
         }
     }
@@ -189,7 +204,11 @@ impl Engine {
     /// Writes a session's record without anyone waiting for it.
     pub(super) fn persist_soon(&mut self, key: &str) {
         let ack = self.persist(key);
-        self.watch_ack("checkpoints", ack);
+        let (key, to_loop) = (Some(key.to_owned()), self.to_loop.clone());
+        spawn_local(async move {
+            let result = ack.await.unwrap_or(Err(StoreError::Stopped));
+            let _ = to_loop.send(Internal::Stored { what: "checkpoints", key, result }).await;
+        });
     }
 
     /// Writes the boot record.
@@ -222,15 +241,32 @@ impl Engine {
         let to_loop = self.to_loop.clone();
         spawn_local(async move {
             let result = ack.await.unwrap_or(Err(StoreError::Stopped));
-            let _ = to_loop.send(Internal::Stored { what, result }).await;
+            let _ = to_loop.send(Internal::Stored { what, key: None, result }).await;
         });
     }
 
-    /// Takes note of how a write went.
-    pub(super) fn stored(&mut self, what: &'static str, result: Result<(), StoreError>) {
-        match result {
-            Ok(()) => self.restore(what),
-            Err(error) => self.degrade(what, error.to_string()),
+    /// Takes note of how a write went. A record that is not on disk is written again as soon as one gets through.
+    pub(super) fn stored(
+        &mut self,
+        what: &'static str,
+        key: Option<String>,
+        result: Result<(), StoreError>,
+    ) {
+        match (result, key) {
+            (Ok(()), key) => {
+                key.map(|key| self.not_on_disk.remove(&key));
+                if what != "checkpoints" || self.not_on_disk.is_empty() {
+                    self.restore(what);
+                    return;
+                }
+                for key in self.not_on_disk.clone() {
+                    self.persist_soon(&key);
+                }
+            }
+            (Err(error), key) => {
+                self.not_on_disk.extend(key);
+                self.degrade(what, error.to_string());
+            }
         }
     }
 
@@ -276,26 +312,38 @@ impl Engine {
     }
 
     /// A background command ended by itself. Not believed while the gateway goes down: it was ended then.
-    pub(super) fn background_ended(&mut self, session_key: &str, tool_call_id: &str) {
+    pub(super) fn background_ended(&mut self, command: &BackgroundCommand) {
         if self.supervisor.is_stopping() {
             return;
         }
-        let Some(record) = self.ledger.get(session_key) else { return };
-        let session = crate::core::ledger::SessionRef {
-            key: session_key.to_owned(),
+        let Some(record) = self.ledger.get(&command.session_key) else { return };
+        let session = SessionRef {
+            key: command.session_key.clone(),
             id: record.session_id.clone(),
             agent_id: record.agent_id.clone(),
         };
-        let report =
-            crate::core::reducer::Report::BackgroundEnded { tool_call_id: tool_call_id.to_owned() };
+        let report = Report::BackgroundEnded {
+            run_id: command.run_id.clone(),
+            tool_call_id: command.tool_call_id.clone(),
+        };
         if self.ledger.report(clock::now(), &session, &report).persist.is_some() {
-            self.persist_soon(session_key);
+            self.persist_soon(&command.session_key);
         }
     }
 
     /// Longest that SIGTERM is held.
     pub(super) fn flush_deadline(&self) -> Duration {
         Duration::from_millis(self.settings.checkpoint.flush_deadline_ms)
+    }
+}
+
+/// Says once that something does not work. A reason that may name a session's file is for `status` only.
+pub(super) fn log_degraded(concern: &'static str, why: &str) {
+    match concern {
+        "checkpoints" | "checkpoint files" | "outbox" => {
+            tracing::warn!(concern, "degraded; `tideover status` says why");
+        }
+        _ => tracing::warn!(concern, "degraded: {why}"),
     }
 }
 

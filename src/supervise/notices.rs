@@ -21,6 +21,19 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(90);
 const SEND_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long the gateway may take to describe a session.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before a session's route is asked for again, in milliseconds.
+const ASK_AGAIN_MS: i64 = 10_000;
+
+/// What the gateway knows of a session's route.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// Where its user is reached.
+    Route(Route),
+    /// Nobody is behind it.
+    NoRoute,
+    /// It could not be asked.
+    NoAnswer,
+}
 
 impl Engine {
     /// Makes what notices are due and moves on those that are open. Cheap when there is nothing.
@@ -29,8 +42,9 @@ impl Engine {
         if self.supervisor.is_stopping() {
             return;
         }
-        self.make_notices(&link);
         let now = clock::now();
+        self.ask_again_at = self.ask_again_at.filter(|at| *at > now);
+        self.make_notices(&link);
         let due: Vec<String> = self
             .outbox
             .values()
@@ -89,6 +103,7 @@ impl Engine {
             .values()
             .filter(|entry| matches!(entry.state, SendState::Pending | SendState::Uncertain))
             .map(|entry| entry.next_try_at)
+            .chain(self.ask_again_at)
             .min()
     }
 
@@ -141,37 +156,42 @@ impl Engine {
         }
         let (link, to_loop) = (link.clone(), self.to_loop.clone());
         spawn_local(async move {
-            if let Ok(found) = describe(&link, &unasked).await {
-                let _ = to_loop.send(Internal::Routes { found }).await;
-            }
+            let found = describe(&link, &unasked).await;
+            let _ = to_loop.send(Internal::Routes { found }).await;
         });
     }
 
-    /// Takes the routes that the gateway knows; a session without one has nobody to tell.
-    pub(super) fn routes_found(&mut self, found: Vec<(String, Option<Route>)>) {
-        let now = clock::now();
-        for (key, route) in found {
-            match route {
-                Some(route) => self.ledger.set_route(&key, route),
-                None => {
-                    let id = self
-                        .ledger
-                        .get(&key)
-                        .and_then(|record| record.interruption.as_ref())
-                        .map(|cut| cut.id.clone());
-                    if let Some(id) =
-                        id.filter(|id| self.ledger.set_notice(now, &key, id, NoticeStatus::NoRoute))
-                    {
-                        tracing::warn!(
-                            interruption = id,
-                            "an interrupted session has no route to a person; see `tideover status`"
-                        );
-                        self.persist_soon(&key);
-                    }
+    /// Takes the routes that the gateway knows; a session without one has nobody to tell, and one that could not
+    /// be asked about is asked about again.
+    pub(super) fn routes_found(&mut self, found: Vec<(String, Asked)>) {
+        for (key, asked) in found {
+            match asked {
+                Asked::Route(route) => self.ledger.set_route(&key, route),
+                Asked::NoRoute => self.note_no_route(&key),
+                Asked::NoAnswer => {
+                    self.routes_asked.remove(&key);
+                    self.ask_again_at = Some(clock::now().plus_ms(ASK_AGAIN_MS));
                 }
             }
         }
         self.kick_notices();
+    }
+
+    fn note_no_route(&mut self, key: &str) {
+        let id = self
+            .ledger
+            .get(key)
+            .and_then(|record| record.interruption.as_ref())
+            .map(|cut| cut.id.clone());
+        let noted =
+            id.filter(|id| self.ledger.set_notice(clock::now(), key, id, NoticeStatus::NoRoute));
+        if let Some(id) = noted {
+            tracing::warn!(
+                interruption = id,
+                "an interrupted session has no route to a person; see `tideover status`"
+            );
+            self.persist_soon(key);
+        }
     }
 
     /// Marks an entry as being tried, durably, before anything is sent.
@@ -205,7 +225,8 @@ impl Engine {
         spawn_local(async move {
             // A notice that cannot be made durable is still sent: silence is worse than a repeat.
             let stored = ack.await.unwrap_or(Err(crate::store::StoreError::Stopped));
-            let _ = to_loop.send(Internal::Stored { what: "outbox", result: stored }).await;
+            let _ =
+                to_loop.send(Internal::Stored { what: "outbox", key: None, result: stored }).await;
             let _ = to_loop.send(Internal::NoticeReady { key }).await;
         });
     }
@@ -308,21 +329,29 @@ fn options(link: &GatewayLink) -> ConnectOptions {
     ConnectOptions { port: link.port, credentials, patience: CONNECT_PATIENCE }
 }
 
-async fn describe(
-    link: &GatewayLink,
-    keys: &[String],
-) -> Result<Vec<(String, Option<Route>)>, String> {
-    let mut client = Client::connect(&options(link)).await.map_err(|error| error.to_string())?;
+/// Asks for each session by itself: one odd key must not cost the others their notice.
+async fn describe(link: &GatewayLink, keys: &[String]) -> Vec<(String, Asked)> {
     let mut found = Vec::new();
+    let mut client = Client::connect(&options(link)).await.ok();
     for key in keys {
-        let route = client
-            .describe_session(key, DESCRIBE_TIMEOUT)
-            .await
-            .map_err(|error| error.to_string())?;
-        found.push((key.clone(), route));
+        let asked = match &mut client {
+            Some(client) => match client.describe_session(key, DESCRIBE_TIMEOUT).await {
+                Ok(Some(route)) => Asked::Route(route),
+                Ok(None) => Asked::NoRoute,
+                // The gateway knows no such session: there is nobody behind it.
+                Err(error) if error.answered().is_some_and(|answer| !answer.is_passing()) => {
+                    Asked::NoRoute
+                }
+                Err(_) => Asked::NoAnswer,
+            },
+            None => Asked::NoAnswer,
+        };
+        found.push((key.clone(), asked));
     }
-    client.close(DESCRIBE_TIMEOUT).await;
-    Ok(found)
+    if let Some(client) = client {
+        client.close(DESCRIBE_TIMEOUT).await;
+    }
+    found
 }
 
 async fn attempt(link: &GatewayLink, entry: &Entry) -> Attempt {

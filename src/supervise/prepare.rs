@@ -18,7 +18,7 @@ use crate::store::lease::{Asked, Lease, ask};
 use crate::store::records::{read_boot, read_outbox};
 use crate::store::{Directory, Layout, Place, Writer};
 
-use super::engine::Start;
+use super::engine::{Start, log_degraded};
 use super::process::{Liveness, boot_id, liveness, new_run_id};
 use super::run::RunPlan;
 use super::signals::{Signals, to_nix};
@@ -106,7 +106,7 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
 }
 
 fn note(degraded: &mut BTreeMap<&'static str, String>, concern: &'static str, why: String) {
-    tracing::warn!(concern, "degraded: {why}");
+    log_degraded(concern, &why);
     degraded.insert(concern, why);
 }
 
@@ -179,8 +179,10 @@ fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found
     }
     match scan_checkpoints(layout) {
         Ok(scan) => {
-            for finding in &scan.findings {
-                tracing::warn!(file = %finding.path.display(), "checkpoint file: {}", finding.what);
+            if let Some(first) = scan.findings.first() {
+                let (count, path) = (scan.findings.len(), first.path.display());
+                let why = format!("{count} file(s) not used; {path}: {}", first.what);
+                note(degraded, "checkpoint files", why);
             }
             found.scan = scan;
         }
@@ -188,8 +190,8 @@ fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found
     }
     if let Ok(directory) = Directory::open(&layout.directory(Place::Outbox)) {
         let (entries, problems) = read_outbox(&directory);
-        for problem in problems {
-            tracing::warn!("outbox: {problem}; left alone");
+        if let Some(first) = problems.first() {
+            note(degraded, "outbox", format!("{} file(s) left alone; {first}", problems.len()));
         }
         found.outbox = entries
             .into_iter()

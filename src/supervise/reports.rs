@@ -8,13 +8,14 @@ use crate::control::protocol::{
 };
 use crate::control::server::Peer;
 use crate::core::checkpoint::{Background, Cause, Outcome, ReleasedBy};
-use crate::core::ledger::{Answer, Native, SessionRef, Step};
+use crate::core::hold::ReleasePolicy;
+use crate::core::ledger::{Answer, Ending, Native, SessionRef, Step};
 use crate::core::reducer::{Intent, Report};
 use crate::core::supervisor::Usr1;
 use crate::store::StoreError;
 
 use super::clock;
-use super::engine::{Engine, GatewayLink, Phase, Plugin};
+use super::engine::{BackgroundCommand, Engine, GatewayLink, Phase, Plugin};
 use super::process;
 
 /// How long the plugin lets a tool wait for its acknowledgement, in milliseconds (design §8).
@@ -48,11 +49,23 @@ impl Engine {
 
     /// The child itself, or a process it was started through (a shell script, say); never a second one beside it.
     fn is_gateway(&self, peer: &Peer) -> bool {
-        let Some(pid) = peer.pid.and_then(|pid| u32::try_from(pid).ok()) else { return false };
-        let ours =
-            self.boot.gateway.is_some_and(|gateway| process::descends_from(pid, gateway.pid));
+        let ours = self.is_of_gateway(peer);
         let other = self.plugin.as_ref().is_some_and(|plugin| plugin.peer.pid != peer.pid);
         ours && !other
+    }
+
+    /// Whether the gateway, or a process that it started, is at the other end.
+    fn is_of_gateway(&self, peer: &Peer) -> bool {
+        let pid = peer.pid.and_then(|pid| u32::try_from(pid).ok());
+        pid.zip(self.boot.gateway)
+            .is_some_and(|(pid, gateway)| process::descends_from(pid, gateway.pid))
+    }
+
+    fn release_name(&self) -> &'static str {
+        match super::prepare::policy_of(&self.settings).release {
+            ReleasePolicy::AnyMessage => "any-message",
+            ReleasePolicy::Explicit => "explicit",
+        }
     }
 
     fn greet_plugin(&mut self, peer: Peer, hello: &Hello) -> Value {
@@ -68,6 +81,7 @@ impl Engine {
         result["v"] = json!(protocol::VERSION);
         result["tideover"] = json!(env!("CARGO_PKG_VERSION"));
         result["policy"] = json!({
+            "release": self.release_name(),
             "ack": if self.runs_without_ack() { "prefer" } else { "require" },
             "native": native_name(super::prepare::policy_of(&self.settings).native),
             "timeout_ms": PLUGIN_TIMEOUT_MS,
@@ -141,29 +155,32 @@ impl Engine {
                 self.kick_notices();
                 self.answered(&session, step)
             }
-            Request::TurnEnd { session, run_id, success, answered } => {
-                let step =
-                    self.ledger.turn_ended(now, &(&session).into(), &run_id, success, answered);
+            Request::TurnEnd { session, run_id, success, answered, told } => {
+                let ending = Ending { success, answered, told: told.unwrap_or(true) };
+                let step = self.ledger.turn_ended(now, &(&session).into(), &run_id, ending);
                 self.answered(&session, step)
             }
             Request::ToolIntent(intent) => self.intent(peer, id, intent),
             Request::ToolResult { session, run_id, tool_call_id, outcome, background } => {
-                let Some(outcome) = outcome.outcome() else { return Response::Now(json!({})) };
+                let Some(outcome) = outcome.outcome() else {
+                    let report = Report::ToolBlocked { run_id, tool_call_id };
+                    let step = self.ledger.report(now, &(&session).into(), &report);
+                    return self.answered(&session, step);
+                };
                 self.result(&session, run_id, tool_call_id, outcome, background)
             }
             Request::BackgroundEnd { session, background_id } => {
-                let call = self
+                let command = self
                     .ledger
                     .get(&session.key)
-                    .and_then(|record| record.background_call())
-                    .filter(|call| {
-                        call.background.as_ref().is_some_and(|background| {
-                            background.id.as_deref() == Some(background_id.as_str())
-                        })
-                    })
-                    .map(|call| call.tool_call_id.clone());
-                if let Some(tool_call_id) = call {
-                    self.background_ended(&session.key, &tool_call_id);
+                    .and_then(|record| record.command_named(&background_id))
+                    .map(|call| BackgroundCommand {
+                        session_key: session.key.clone(),
+                        run_id: call.run_id.clone(),
+                        tool_call_id: call.tool_call_id.clone(),
+                    });
+                if let Some(command) = command {
+                    self.background_ended(&command);
                 }
                 Response::Now(json!({}))
             }
@@ -243,6 +260,7 @@ impl Engine {
                 let refusal = self.not_durable("its checkpoint could not be made durable");
                 let to_loop = self.to_loop.clone();
                 let (peer, id) = (peer.clone(), id.unwrap_or_default().to_owned());
+                let key = session.key.clone();
                 spawn_local(async move {
                     let result = ack.await.unwrap_or(Err(StoreError::Stopped));
                     let answer = match &result {
@@ -252,7 +270,11 @@ impl Engine {
                         Err(_) => refusal,
                     };
                     peer.send(reply(&id, &answer));
-                    let stored = super::engine::Internal::Stored { what: "checkpoints", result };
+                    let stored = super::engine::Internal::Stored {
+                        what: "checkpoints",
+                        key: Some(key),
+                        result,
+                    };
                     let _ = to_loop.send(stored).await;
                 });
                 Response::Later
@@ -287,17 +309,16 @@ impl Engine {
             .as_ref()
             .and_then(|background| background.pid)
             .filter(|_| outcome == Outcome::Background);
-        let stopping = self.supervisor.is_stopping();
-        let report = Report::ToolFinished {
-            run_id,
+        let command = BackgroundCommand {
+            session_key: session.key.clone(),
+            run_id: run_id.clone(),
             tool_call_id: tool_call_id.clone(),
-            outcome,
-            background,
-            stopping,
         };
+        let stopping = self.ledger.is_stopping();
+        let report = Report::ToolFinished { run_id, tool_call_id, outcome, background, stopping };
         let step = self.ledger.report(clock::now(), &session.into(), &report);
         if let Some(pid) = watched {
-            self.watches.watch(pid, &session.key, &tool_call_id, &self.to_loop);
+            self.watches.watch(pid, command, &self.to_loop);
         }
         self.answered(session, step)
     }
@@ -326,6 +347,11 @@ impl Engine {
 
     fn shell_request(&mut self, peer: &Peer, id: Option<&str>, request: &Request) -> Response {
         let now = clock::now();
+        let changes = matches!(request, Request::Release { .. } | Request::Forget { .. });
+        if changes && self.is_of_gateway(peer) {
+            let why = "a hold is not for the gateway or its tools to lift; use a shell of your own";
+            return Response::Error(ErrorCode::Refused, why.to_owned());
+        }
         match request {
             Request::Status {} => Response::Now(self.status()),
             Request::Sessions {} => {

@@ -237,10 +237,8 @@ fn perform(
 fn take_internal(engine: &mut Engine, message: Internal) {
     match message {
         Internal::FlushDone => tracing::info!("flush done"),
-        Internal::Stored { what, result } => engine.stored(what, result),
-        Internal::BackgroundEnded { session_key, tool_call_id } => {
-            engine.background_ended(&session_key, &tool_call_id);
-        }
+        Internal::Stored { what, key, result } => engine.stored(what, key, result),
+        Internal::BackgroundEnded(command) => engine.background_ended(&command),
         Internal::NoticeReady { key } => engine.notice_ready(&key),
         Internal::NoticeTried { key, attempt } => engine.notice_tried(&key, &attempt),
         Internal::Routes { found } => engine.routes_found(found),
@@ -311,8 +309,8 @@ async fn finish(
         engine.abandon_store();
     }
     while let Ok(message) = internal.try_recv() {
-        if let Internal::Stored { what, result } = message {
-            engine.stored(what, result);
+        if let Internal::Stored { what, key, result } = message {
+            engine.stored(what, key, result);
         }
     }
 }

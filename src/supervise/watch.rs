@@ -7,7 +7,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
-use super::engine::Internal;
+use super::engine::{BackgroundCommand, Internal};
 use super::sys;
 
 /// Most background commands watched at once.
@@ -23,21 +23,12 @@ pub(super) struct Watches {
 
 impl Watches {
     /// Watches one process and reports its end, unless it is gone already when it is asked for.
-    pub(super) fn watch(
-        &self,
-        pid: u32,
-        session_key: &str,
-        tool_call_id: &str,
-        to: &mpsc::Sender<Internal>,
-    ) {
+    pub(super) fn watch(&self, pid: u32, command: BackgroundCommand, to: &mpsc::Sender<Internal>) {
         if std::rc::Rc::strong_count(&self.open) > WATCHES_MAX {
             return;
         }
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
-        let ended = Internal::BackgroundEnded {
-            session_key: session_key.to_owned(),
-            tool_call_id: tool_call_id.to_owned(),
-        };
+        let ended = Internal::BackgroundEnded(command);
         let to = to.clone();
         let guard = std::rc::Rc::clone(&self.open);
         spawn_local(async move {
