@@ -57,7 +57,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// The text of the offending key or value, where it can be told.
+        /// That line's text, which names the key.
         key: Option<String>,
         /// The parser's reason, on one line.
         reason: String,

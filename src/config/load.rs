@@ -83,11 +83,12 @@ fn read(path: &Path) -> Result<Option<String>, ConfigError> {
 fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let fragment: Fragment = toml::from_str(text).map_err(|error| {
-        let span = error.span().unwrap_or(0..0);
-        let key = text.get(span.clone()).map(str::trim).and_then(|text| text.lines().next());
+        let line = line_of(text.as_bytes(), error.span().unwrap_or(0..0).start);
+        // The parser points at the value where its type is wrong; the whole line names the key too.
+        let key = text.lines().nth(line - 1).map(str::trim);
         ConfigError::Syntax {
             path: path.to_owned(),
-            line: line_of(text.as_bytes(), span.start),
+            line,
             key: key.filter(|key| !key.is_empty()).map(shortened),
             reason: error.message().lines().collect::<Vec<_>>().join("; "),
         }
