@@ -60,11 +60,13 @@ pub fn ask(path: &Path, mut request: Value) -> Result<Value, ClientError> {
     stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(io)?;
     request["id"] = json!("ask");
     let hello = json!({ "id": "hello", "type": "hello", "v": VERSION, "role": "cli" });
-    stream.write_all(format!("{hello}\n{request}\n").as_bytes()).map_err(io)?;
+    // Whoever refuses us may have closed already; its answer can be read all the same.
+    let written = stream.write_all(format!("{hello}\n{request}\n").as_bytes());
     let mut reader = BufReader::new(stream).take(ANSWER_BYTES_MAX);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).map_err(io)? == 0 {
+            written.map_err(io)?;
             return Err(ClientError::Garbled { path: path.to_owned() });
         }
         let answer: Value = serde_json::from_str(&line)

@@ -1,14 +1,16 @@
 //! The server side: connections, peer check, framing. What a request means is decided elsewhere.
 
 use std::os::unix::net::UnixListener as StdListener;
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
-use crate::core::limits::CONTROL_CONNECTIONS_MAX;
+use crate::core::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_HELLO_MS_MAX};
 
 use super::framing::{Line, next_line};
 use super::protocol::{ErrorCode, Frame, Hello, Request, Role, VERSION, error_reply, parse};
@@ -100,11 +102,14 @@ async fn accept(listener: UnixListener, incoming: mpsc::Sender<Incoming>) {
             Err(error) => {
                 // Out of file descriptors, most likely: give the others time to go.
                 tracing::warn!(%error, "control socket: cannot accept");
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
         };
         if std::rc::Rc::strong_count(&open) > CONTROL_CONNECTIONS_MAX {
+            let message = format!("{CONTROL_CONNECTIONS_MAX} connections are open; try again");
+            // The first line on a new connection always fits.
+            let _ = stream.try_write(error_reply(None, ErrorCode::Full, &message).as_bytes());
             continue;
         }
         next += 1;
@@ -138,7 +143,10 @@ async fn serve_one(
     }
     let mut reader = BufReader::new(read);
     let mut peer = Peer { connection, pid: credentials.pid(), role: Role::Cli, lines };
-    let Some((id, hello)) = greet(&mut reader, &peer).await else { return false };
+    let patience = Duration::from_millis(CONTROL_HELLO_MS_MAX);
+    let Ok(Some((id, hello))) = timeout(patience, greet(&mut reader, &peer)).await else {
+        return false;
+    };
     peer.role = hello.role;
     if incoming.send(Incoming::Hello { peer: peer.clone(), id, hello }).await.is_err() {
         return false;

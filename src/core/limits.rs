@@ -32,6 +32,8 @@ pub const SESSIONS_MAX: usize = 100_000;
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 /// Tries of one notice before it is failed. Its age is the real bound; this one only ends a fast crash loop.
 pub const NOTICE_TRIES_MAX: u32 = 1_000;
+/// How long a connection may take to greet, in milliseconds: a crowd that never does must not keep others out.
+pub const CONTROL_HELLO_MS_MAX: u64 = 2_000;
 /// Age at which an undelivered notice is failed, in milliseconds (24 h).
 pub const NOTICE_AGE_MS_MAX: i64 = 24 * 60 * 60 * 1_000;
 /// How long a settled notice is kept, in milliseconds (30 days): longer than any checkpoint may ask for it again.
