@@ -118,8 +118,7 @@ fn without_home_the_gateway_still_runs() {
         return;
     }
     for uid in [65_534, 54_321] {
-        let program = scratch.path().join("tideover");
-        std::fs::copy(env!("CARGO_BIN_EXE_tideover"), &program).unwrap();
+        let program = scratch.copy_program(env!("CARGO_BIN_EXE_tideover"), "tideover");
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(scratch.path(), mode).unwrap();
         let output = scratch

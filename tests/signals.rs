@@ -20,9 +20,7 @@ const MARGIN_US: u128 = 400_000;
 
 /// `sh` under another name: what `/proc/PID/exe` then tells.
 fn shell_named(scratch: &Scratch, name: &str) -> PathBuf {
-    let path = scratch.path().join(name);
-    std::fs::copy("/bin/sh", &path).unwrap();
-    path
+    scratch.copy_program("/bin/sh", name)
 }
 
 /// A shell script that logs SIGUSR1 and ends on SIGUSR2.

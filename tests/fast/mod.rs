@@ -138,6 +138,14 @@ impl Scratch {
         self.command(env!("CARGO_BIN_EXE_tideover"))
     }
 
+    /// A copy of a program in this scratch. Made by another process: with the copy open for writing in this one,
+    /// a fork of another test could keep it from being run.
+    pub(crate) fn copy_program(&self, from: impl AsRef<OsStr>, name: &str) -> PathBuf {
+        let to = self.path().join(name);
+        assert!(self.command("cp").arg(from).arg(&to).status().unwrap().success());
+        to
+    }
+
     /// `tideover run -- WORDS…`
     pub(crate) fn run<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
         let mut command = self.tideover();
