@@ -42,13 +42,27 @@ pub fn default_path(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 /// Reads `path`. A missing file gives the defaults; a file that cannot be used gives the defaults
 /// and the problem. Never fails and never blocks on a pipe or device.
 pub fn load(path: &Path) -> Loaded {
-    match read(path).and_then(|text| text.map(|text| parse(path, &text)).transpose()) {
-        Ok(Some(settings)) => Loaded { settings, source: Some(path.to_owned()), problem: None },
+    let refused = |problem, settings| Loaded { settings, source: None, problem: Some(problem) };
+    match read(path) {
         Ok(None) => Loaded { settings: Settings::default(), source: None, problem: None },
-        Err(problem) => {
-            Loaded { settings: Settings::default(), source: None, problem: Some(problem) }
-        }
+        Err(problem) => refused(problem, Settings::default()),
+        Ok(Some(text)) => match parse(path, &text) {
+            Ok(settings) => Loaded { settings, source: Some(path.to_owned()), problem: None },
+            Err(problem) => refused(problem, command_alone(path, &text)),
+        },
     }
+}
+
+/// The defaults, with the gateway's command where its own section is whole.
+///
+/// A unit's PATH may hold no `openclaw`: a slip anywhere else in the file must not keep the gateway down.
+fn command_alone(path: &Path, text: &str) -> Settings {
+    let is_header = |line: &&str| line.trim_start().starts_with('[');
+    let mut lines = text.lines().skip_while(|line| line.trim() != "[gateway]");
+    let Some(header) = lines.next() else { return Settings::default() };
+    let section: Vec<&str> =
+        std::iter::once(header).chain(lines.take_while(|line| !is_header(line))).collect();
+    parse(path, &section.join("\n")).unwrap_or_default()
 }
 
 /// The text of the file, or `None` when there is no such file.
@@ -121,6 +135,23 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::super::settings::*;
     use super::*;
+
+    #[test]
+    fn a_slip_elsewhere_does_not_cost_the_gateway_its_command() {
+        let command = Some(vec!["/usr/bin/node".to_owned(), "/opt/index.js".to_owned()]);
+        let section = "[gateway]\ncommand = [\"/usr/bin/node\", \"/opt/index.js\"]\n";
+        for (slip, kept) in [
+            ("[recovery]\nnatve = \"ask\"\n", true),
+            ("[recovery\n", true),
+            ("[recovery]\nmax_age = 7\n", true),
+            ("comand = 1\n", false),
+        ] {
+            let loaded = load_text(format!("{section}{slip}"));
+            assert!(loaded.problem.is_some(), "{slip}");
+            assert_eq!(loaded.settings.gateway.command, command.clone().filter(|_| kept), "{slip}");
+            assert_eq!(loaded.settings.recovery, RecoverySettings::default(), "{slip}");
+        }
+    }
 
     fn load_text(text: impl AsRef<[u8]>) -> Loaded {
         let dir = tempfile::tempdir().unwrap();
