@@ -68,15 +68,15 @@ fn unreadable_checkpoints_are_set_aside_byte_for_byte() {
     let mut unknown_state = good("state");
     unknown_state["state"] = json!("dancing");
     let cases: [(&str, Vec<u8>, &str); 9] = [
-        ("empty.json", Vec::new(), "EOF"),
-        ("truncated.json", whole.as_bytes()[..whole.len() / 2].to_vec(), "EOF"),
-        ("binary.json", vec![0xff, 0, 0xfe, b'\n'], "expected value"),
+        ("empty.json", Vec::new(), "cut off"),
+        ("truncated.json", whole.as_bytes()[..whole.len() / 2].to_vec(), "cut off"),
+        ("binary.json", vec![0xff, 0, 0xfe, b'\n'], "no JSON"),
         ("array.json", b"[]".to_vec(), "checkpoint"),
-        ("deep.json", "{\"a\":".repeat(100_000).into_bytes(), "recursion"),
+        ("deep.json", "{\"a\":".repeat(100_000).into_bytes(), "no JSON"),
         ("foreign.json", foreign.to_string().into_bytes(), "somebody.else/1"),
-        ("wrong.json", wrong_type.to_string().into_bytes(), "three"),
+        ("wrong.json", wrong_type.to_string().into_bytes(), "another type or value"),
         ("missing.json", br#"{"schema":"tideover.checkpoint/1"}"#.to_vec(), "seq"),
-        ("state.json", unknown_state.to_string().into_bytes(), "dancing"),
+        ("state.json", unknown_state.to_string().into_bytes(), "another type or value"),
     ];
     let scratch = Scratch::new();
     let dir = scratch.make_checkpoints();

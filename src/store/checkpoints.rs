@@ -8,6 +8,7 @@ use crate::core::limits::CHECKPOINT_BYTES_MAX;
 
 use super::directory::{Directory, ReadProblem, StoreError};
 use super::names::{alternative, file_name};
+use super::records::broken;
 
 /// Which file name belongs to which session. Two sessions never share one.
 #[derive(Debug, Default)]
@@ -144,7 +145,7 @@ fn look_at(directory: &Directory, name: &str) -> Found {
                 .and_then(|value| value.get("schema")?.as_str().map(str::to_owned));
             match schema {
                 Some(schema) if schema != SCHEMA => foreign(&schema),
-                Some(_) | None => Found::SetAside(format!("not a checkpoint: {error}")),
+                Some(_) | None => Found::SetAside(format!("not a checkpoint: {}", broken(&error))),
             }
         }
     }

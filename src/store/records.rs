@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use crate::core::outbox::{Entry, SCHEMA as OUTBOX_SCHEMA};
 use crate::core::recovery::{BOOT_SCHEMA, BootRecord};
@@ -70,11 +71,49 @@ fn read<T: DeserializeOwned>(
         Err(ReadProblem::Missing) => return Ok(None),
         Err(problem) => return Err(format!("{}: {problem}", path.display())),
     };
-    let record: T =
-        serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    let record: T = serde_json::from_slice(&bytes)
+        .map_err(|error| format!("{}: {}", path.display(), broken(&error)))?;
     if is_ours(&record) {
         Ok(Some(record))
     } else {
         Err(format!("{}: written by another version of tideover", path.display()))
+    }
+}
+
+/// What is wrong with a file, without any of its content: serde's own words may quote a task or an argument.
+pub(super) fn broken(error: &serde_json::Error) -> String {
+    let place = format!("at line {} column {}", error.line(), error.column());
+    match error.classify() {
+        Category::Io => format!("cannot be read {place}"),
+        Category::Syntax => format!("no JSON {place}"),
+        Category::Eof => format!("cut off {place}"),
+        Category::Data => {
+            let text = error.to_string();
+            let field =
+                text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            match field {
+                Some(field) => format!("field {field:?} is missing {place}"),
+                None => format!("a field of another type or value {place}"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_content() {
+        for (text, said) in [
+            ("{ half", "no JSON"),
+            ("{\"schema\": \"tideover.boot/1\"", "cut off"),
+            ("{}", "field \"schema\" is missing"),
+            ("{\"schema\": {\"secret\": 1}}", "a field of another type"),
+        ] {
+            let error = serde_json::from_str::<BootRecord>(text).unwrap_err();
+            let told = broken(&error);
+            assert!(told.contains(said) && !told.contains("secret"), "{text}: {told}");
+        }
     }
 }

@@ -173,7 +173,7 @@ impl Engine {
     /// Notes a reason; said once in the log.
     pub(super) fn degrade(&mut self, concern: &'static str, why: String) {
         if self.degraded.get(concern) != Some(&why) {
-            log_degraded(concern, &why);
+            tracing::warn!(concern, "degraded: {why}");
             self.degraded.insert(concern, why);
         }
     }
@@ -334,16 +334,6 @@ impl Engine {
     /// Longest that SIGTERM is held.
     pub(super) fn flush_deadline(&self) -> Duration {
         Duration::from_millis(self.settings.checkpoint.flush_deadline_ms)
-    }
-}
-
-/// Says once that something does not work. A reason that may name a session's file is for `status` only.
-pub(super) fn log_degraded(concern: &'static str, why: &str) {
-    match concern {
-        "checkpoints" | "checkpoint files" | "outbox" => {
-            tracing::warn!(concern, "degraded; `tideover status` says why");
-        }
-        _ => tracing::warn!(concern, "degraded: {why}"),
     }
 }
 

@@ -18,12 +18,14 @@ use crate::store::lease::{Asked, Lease, ask};
 use crate::store::records::{read_boot, read_outbox};
 use crate::store::{Directory, Layout, Place, Writer};
 
-use super::engine::{Start, log_degraded};
+use super::engine::Start;
 use super::process::{Liveness, boot_id, liveness, new_run_id};
 use super::run::RunPlan;
 use super::signals::{Signals, to_nix};
 use super::{boot, clock};
 
+/// Most files that are named in the log; the rest are counted in `status`.
+const FINDINGS_LOGGED_MAX: usize = 20;
 /// How long a gateway of an earlier run that still dies may take, before this one starts beside it.
 const OLD_GATEWAY_WAIT: Duration = Duration::from_secs(10);
 
@@ -106,7 +108,7 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
 }
 
 fn note(degraded: &mut BTreeMap<&'static str, String>, concern: &'static str, why: String) {
-    log_degraded(concern, &why);
+    tracing::warn!(concern, "degraded: {why}");
     degraded.insert(concern, why);
 }
 
@@ -179,10 +181,14 @@ fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found
     }
     match scan_checkpoints(layout) {
         Ok(scan) => {
+            for finding in scan.findings.iter().take(FINDINGS_LOGGED_MAX) {
+                let file = finding.path.display();
+                tracing::warn!(file = %file, "checkpoint file not used: {}", finding.what);
+            }
             if let Some(first) = scan.findings.first() {
-                let (count, path) = (scan.findings.len(), first.path.display());
-                let why = format!("{count} file(s) not used; {path}: {}", first.what);
-                note(degraded, "checkpoint files", why);
+                let (count, file) = (scan.findings.len(), first.path.display());
+                let why = format!("{count} file(s) not used; {file}: {}", first.what);
+                degraded.insert("checkpoint files", why);
             }
             found.scan = scan;
         }
@@ -190,8 +196,12 @@ fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found
     }
     if let Ok(directory) = Directory::open(&layout.directory(Place::Outbox)) {
         let (entries, problems) = read_outbox(&directory);
+        for problem in problems.iter().take(FINDINGS_LOGGED_MAX) {
+            tracing::warn!("outbox: {problem}; left alone");
+        }
         if let Some(first) = problems.first() {
-            note(degraded, "outbox", format!("{} file(s) left alone; {first}", problems.len()));
+            let why = format!("{} file(s) left alone; {first}", problems.len());
+            degraded.insert("outbox files", why);
         }
         found.outbox = entries
             .into_iter()
@@ -206,7 +216,8 @@ fn find(layout: &Layout, degraded: &mut BTreeMap<&'static str, String>) -> Found
 
 fn scan_checkpoints(layout: &Layout) -> Result<Scan, crate::store::StoreError> {
     let directory = Directory::open_or_create(&layout.directory(Place::Checkpoints))?;
-    directory.make_private()?;
+    // On a read-only disk this fails, and every write after it says so.
+    let _ = directory.make_private();
     let quarantine = Directory::open_or_create(&layout.quarantine()).ok();
     scan(&directory, quarantine.as_ref())
 }
