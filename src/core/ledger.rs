@@ -269,6 +269,9 @@ impl Ledger {
         let report = Report::TurnStarted { run_id: run_id.to_owned(), origin, text, route };
         let mut step = self.report(now, session, &report);
         step.holds_changed |= released || started;
+        if released || started {
+            step.persist = Some(session.key.clone());
+        }
         if step.answer == Answer::Noted {
             step.answer = Answer::Turn { prepend: self.prepend(&session.key) };
         }
@@ -356,7 +359,9 @@ impl Ledger {
         let cut = self.last_cut.clone();
         let Some(record) = self.sessions.get_mut(&session.key) else { return false };
         let open = record.is_held() || record.is_untold();
-        if open {
+        // An incident that was dealt with is over: its notice has been sent and would not be sent again.
+        let id = reducer::interruption_id(&cut.incident, &session.key);
+        if open || record.interruption.as_ref().is_some_and(|cut| cut.id == id) {
             return false;
         }
         if record.turn.is_none() && record.last_tool_call.is_none() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::canonical::{arguments_sha256, canonical_json};
+use super::canonical::{arguments_sha256, canonical_json, sha256_hex};
 use super::checkpoint::{
     Background, Cause, Checkpoint, Effect, HoldStatus, Interruption, NoticeStatus, Omitted, Origin,
     Outcome, ReleasedBy, Route, State, ToolCall, Turn,
@@ -152,6 +152,12 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
     touch_if_changed(record, &before, now)
 }
 
+/// The id of one incident in one session.
+#[must_use]
+pub fn interruption_id(incident: &str, session_key: &str) -> String {
+    sha256_hex(format!("{incident}\0{session_key}").as_bytes())[..24].to_owned()
+}
+
 /// Marks a session as cut. Returns the incident that needs a notice, if this is a new one.
 pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
     let before = record.clone();
@@ -167,10 +173,7 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
     let (call, others) =
         unresolved_call(record, cut_run.as_deref()).unwrap_or_else(|| cut_call(record));
     record.interruption = Some(Interruption {
-        id: super::canonical::sha256_hex(
-            format!("{}\0{}", cut.incident, record.session_key).as_bytes(),
-        )[..24]
-            .to_owned(),
+        id: interruption_id(&cut.incident, &record.session_key),
         cause: cut.cause,
         detail: cut.detail.clone(),
         at: cut.at,
@@ -287,19 +290,27 @@ fn settle(record: &mut Checkpoint) {
 }
 
 fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, redact: &[String]) {
-    let is_repeat = |call: &ToolCall| {
-        call.run_id == intent.run_id && call.tool_call_id == intent.tool_call_id && call.is_open()
+    let announced = new_call(now, intent, redact);
+    // Ids alone do not make a repeat: what runs must be what is on disk.
+    let is_same = |call: &ToolCall| {
+        call.run_id == announced.run_id
+            && call.tool_call_id == announced.tool_call_id
+            && call.name == announced.name
+            && call.arguments_sha256 == announced.arguments_sha256
+            && call.is_open()
     };
-    if record.last_tool_call.as_ref().is_some_and(is_repeat) {
+    let in_turn = record.turn.as_ref().is_some_and(|turn| turn.run_id == intent.run_id);
+    if in_turn && record.last_tool_call.as_ref().is_some_and(is_same) {
         return;
     }
-    if record.turn.as_ref().is_none_or(|turn| turn.run_id != intent.run_id) {
+    if !in_turn {
         // A call whose turn was not reported (a runtime that fires fewer hooks) is still a turn.
         start_turn(record, now, &intent.run_id, Origin::System);
     }
     if let Some(previous) = record.last_tool_call.take() {
         let runs_on = previous.outcome == Outcome::Background && previous.ended_at().is_none();
-        let open_beside = previous.is_open() && previous.run_id == intent.run_id;
+        let open_beside =
+            previous.is_open() && previous.run_id == intent.run_id && !is_same(&previous);
         if runs_on || open_beside {
             if record.open_calls.len() >= OPEN_CALLS_MAX {
                 record.open_calls.remove(0);
@@ -309,7 +320,7 @@ fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, redact: &[Stri
     }
     record.next_expected_action =
         format!("the result of {}, then the model continues", intent.name);
-    record.last_tool_call = Some(new_call(now, intent, redact));
+    record.last_tool_call = Some(announced);
     record.state = State::ToolRunning;
 }
 
