@@ -9,6 +9,8 @@ pub mod ledger;
 pub mod limits;
 pub mod notice;
 pub mod outbox;
+#[cfg(test)]
+mod properties;
 pub mod recovery;
 pub mod reducer;
 pub mod retry;
