@@ -7,6 +7,8 @@
     reason = "each test file uses a part of this"
 )]
 
+pub(crate) mod incident;
+
 use std::error::Error;
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -82,6 +84,15 @@ pub(crate) async fn available(wanted: &Wanted) -> Outcome<bool> {
 
 /// A started rig and the slot it holds, or `None` (with a message) where no gateway can be had.
 pub(crate) async fn rig(version: &str, options: RigOptions) -> Outcome<Option<(Rig, File)>> {
+    let Some((mut rig, slot)) = prepared(version, options).await? else {
+        return Ok(None);
+    };
+    rig.boot().await?;
+    Ok(Some((rig, slot)))
+}
+
+/// The same before its first start.
+pub(crate) async fn prepared(version: &str, options: RigOptions) -> Outcome<Option<(Rig, File)>> {
     let wanted = Wanted::Version(version.to_owned());
     if !available(&wanted).await? {
         return Ok(None);
@@ -89,7 +100,7 @@ pub(crate) async fn rig(version: &str, options: RigOptions) -> Outcome<Option<(R
     let keep = options.keep || std::env::var_os("TIDEOVER_KEEP").is_some();
     let options = RigOptions { tell: tell(), keep, ..options };
     let slot = slot().await?;
-    let rig = Rig::start(&wanted, options).await?;
+    let rig = Rig::prepare(&wanted, options).await?;
     if rig.home.keep {
         eprintln!("  kept: {}", rig.home.root().display());
     }
