@@ -180,7 +180,8 @@ impl Ledger {
         let mut changed = Vec::new();
         for (key, record) in &mut self.sessions {
             let touched = match start_action(record, now, max_age_ms) {
-                StartAction::Leave | StartAction::Continue => false,
+                StartAction::Leave => false,
+                StartAction::Continue => reducer::conform(record, now, &cut),
                 StartAction::Interrupt => {
                     let too_old = now.since_ms(record.updated_at) > max_age_ms;
                     reducer::interrupt(record, now, &cut);
@@ -525,5 +526,34 @@ impl Ledger {
         record.gateway = gateway;
         record.evidence = Evidence::Plugin;
         Some(session.key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(native: Native, records: Vec<Checkpoint>) -> Ledger {
+        let policy = Policy { native, max_age_ms: 1_000, notify: true, ..Policy::default() };
+        Ledger::new(policy, records, "run", Stamp::from_ms(0))
+    }
+
+    #[test]
+    fn a_hold_of_an_earlier_run_ends_with_the_policy_that_made_it() {
+        let now = Stamp::from_ms(10);
+        let session = SessionRef { key: "k".to_owned(), ..SessionRef::default() };
+        let mut before = ledger(Native::Ask, Vec::new());
+        before.turn_started(now, &session, "r", Origin::User, None, None);
+        before.interrupt_all(now, "incident", Cause::GatewayKilled, String::new());
+        assert_eq!(before.held(), std::slice::from_ref(&session));
+        let records: Vec<Checkpoint> = before.all().cloned().collect();
+
+        for (native, held, changed) in [(Native::Ask, 1, 0), (Native::Native, 0, 1)] {
+            let mut after = ledger(native, records.clone());
+            let keys = after.start(now, "next", Cause::Unknown, String::new(), now);
+            assert_eq!(keys.len(), changed);
+            assert_eq!(after.held().len(), held, "{native:?}");
+            assert_eq!(after.pending_notices(&BTreeSet::new()).len(), held, "{native:?}");
+        }
     }
 }

@@ -94,7 +94,11 @@ pub fn user_text(
         }
     }
     if cut.iter().any(|(_, cut)| cut.status == HoldStatus::Held) {
-        text.push_str("Nothing with side effects runs until you answer. ");
+        text.push_str("Nothing with side effects runs until you ");
+        text.push_str(match release {
+            ReleasePolicy::AnyMessage => "answer. ",
+            ReleasePolicy::Explicit => "say so. ",
+        });
     }
     text.push_str(what_to_do(release));
     text
@@ -264,6 +268,22 @@ mod tests {
             let text = model_text(&cut(json!({}), outcome));
             assert!(text.lines().nth(1).is_some_and(|line| line.contains(word)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_notice_promises_a_hold_only_where_there_is_one() {
+        let mut record = Checkpoint::new("k", Stamp::from_ms(0));
+        let text = |record: &Checkpoint, release| user_text(&[record], release, false);
+        record.interruption = Some(cut(json!({}), Outcome::Unknown));
+        let held = text(&record, ReleasePolicy::AnyMessage);
+        assert!(held.contains("Nothing with side effects runs until you answer."), "{held}");
+        let explicit = text(&record, ReleasePolicy::Explicit);
+        assert!(!explicit.contains("until you answer"), "{explicit}");
+        let mut free = cut(json!({}), Outcome::Unknown);
+        free.status = HoldStatus::Released;
+        record.interruption = Some(free);
+        let free = text(&record, ReleasePolicy::AnyMessage);
+        assert!(!free.contains("Nothing with side effects"), "{free}");
     }
 
     #[test]

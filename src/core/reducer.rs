@@ -211,6 +211,22 @@ pub fn release(record: &mut Checkpoint, now: Stamp, by: ReleasedBy) -> bool {
     touch_if_changed(record, &before, now)
 }
 
+/// Brings an interruption that still waits under the policy in force, which may have changed since
+/// it was marked. Returns whether it changed.
+pub fn conform(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
+    let before = record.clone();
+    if !cut.hold && release(record, now, ReleasedBy::Policy) {
+        record.next_expected_action = "the user's next message".to_owned();
+    }
+    if !cut.notify
+        && let Some(waiting) =
+            record.interruption.as_mut().filter(|cut| cut.notice == NoticeStatus::Pending)
+    {
+        waiting.notice = NoticeStatus::Off;
+    }
+    touch_if_changed(record, &before, now)
+}
+
 /// Changes what the record says of its notice. Returns whether it changed.
 pub fn set_notice(record: &mut Checkpoint, now: Stamp, status: NoticeStatus) -> bool {
     let before = record.clone();
