@@ -17,6 +17,10 @@ use super::stamp::Stamp;
 /// Runs whose blocked calls are counted at once; beyond it the counts start anew.
 const BLOCKED_RUNS_MAX: usize = 1_024;
 
+/// A turn that failed this shortly before the gateway said that it goes down was cut by that, milliseconds.
+/// 2026.5.5 aborts what outlives its drain 50 ms before it tells its plugins.
+const CUT_BEFORE_STOP_MS: i64 = 2_000;
+
 /// What to do about the gateway's own recovery (`recovery.native`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Native {
@@ -122,6 +126,8 @@ pub struct Ledger {
     blocked: HashMap<String, u32>,
     gateway: GatewayRef,
     stopping: bool,
+    /// Records as they were before their turn failed just now, by key.
+    failed: BTreeMap<String, (Stamp, Checkpoint)>,
     /// The restart that recovery turns of unmarked sessions are laid to.
     last_cut: Cut,
 }
@@ -138,6 +144,7 @@ impl Ledger {
             blocked: HashMap::new(),
             gateway: GatewayRef { version: None, boot: run.to_owned() },
             stopping: false,
+            failed: BTreeMap::new(),
             last_cut: Cut {
                 incident: run.to_owned(),
                 cause: Cause::Unknown,
@@ -230,6 +237,23 @@ impl Ledger {
         self.stopping
     }
 
+    /// The gateway itself says that it goes down: what failed just before was cut by it, not ended. Returns the
+    /// keys that changed.
+    pub fn gateway_stops(&mut self, now: Stamp) -> Vec<String> {
+        let failed = std::mem::take(&mut self.failed);
+        self.stopping = true;
+        let mut changed = Vec::new();
+        for (key, (at, before)) in failed {
+            let recent = now.since_ms(at) <= CUT_BEFORE_STOP_MS;
+            let record =
+                self.sessions.get_mut(&key).filter(|record| recent && record.turn.is_none());
+            if record.is_some_and(|record| reducer::reopen(record, now, before)) {
+                changed.push(key);
+            }
+        }
+        changed
+    }
+
     /// Learns the gateway's version.
     pub fn set_gateway_version(&mut self, version: Option<&str>) {
         self.gateway.version = version.map(str::to_owned);
@@ -289,6 +313,15 @@ impl Ledger {
     ) -> Step {
         self.blocked.remove(run_id);
         let untold = self.is_untold(&session.key);
+        if !end.success && !self.stopping {
+            self.failed.retain(|_, (at, _)| now.since_ms(*at) <= CUT_BEFORE_STOP_MS);
+            let of_run = |record: &&Checkpoint| {
+                record.turn.as_ref().is_some_and(|turn| turn.run_id == run_id)
+            };
+            if let Some(record) = self.sessions.get(&session.key).filter(of_run) {
+                self.failed.insert(session.key.clone(), (now, record.clone()));
+            }
+        }
         let report = Report::TurnEnded {
             run_id: run_id.to_owned(),
             success: end.success,
@@ -536,6 +569,24 @@ mod tests {
     fn ledger(native: Native, records: Vec<Checkpoint>) -> Ledger {
         let policy = Policy { native, max_age_ms: 1_000, notify: true, ..Policy::default() };
         Ledger::new(policy, records, "run", Stamp::from_ms(0))
+    }
+
+    #[test]
+    fn a_turn_that_failed_just_before_the_gateway_stops_was_cut() {
+        let session = SessionRef { key: "k".to_owned(), ..SessionRef::default() };
+        for (failed_ms, stops_ms, success, cut) in
+            [(100, 150, false, 1), (100, 5_000, false, 0), (100, 150, true, 0)]
+        {
+            let mut ledger = ledger(Native::Ask, Vec::new());
+            let at = Stamp::from_ms;
+            ledger.turn_started(at(0), &session, "r", Origin::User, None, None);
+            let end = Ending { success, answered: success, told: true };
+            ledger.turn_ended(at(failed_ms), &session, "r", end);
+            assert!(!ledger.any_in_flight());
+            assert_eq!(ledger.gateway_stops(at(stops_ms)).len(), cut);
+            let cause = Cause::InProcessRestart;
+            assert_eq!(ledger.interrupt_all(at(9_000), "i", cause, String::new()).len(), cut);
+        }
     }
 
     #[test]

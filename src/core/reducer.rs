@@ -199,6 +199,16 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
     true
 }
 
+/// Takes back the end of a turn: `before` is the record as it was. Returns whether it changed.
+pub fn reopen(record: &mut Checkpoint, now: Stamp, before: Checkpoint) -> bool {
+    let ended = record.clone();
+    record.turn = before.turn;
+    record.state = before.state;
+    record.open_calls = before.open_calls;
+    record.next_expected_action = before.next_expected_action;
+    touch_if_changed(record, &ended, now)
+}
+
 /// Lifts a hold. Returns whether there was one.
 pub fn release(record: &mut Checkpoint, now: Stamp, by: ReleasedBy) -> bool {
     let before = record.clone();

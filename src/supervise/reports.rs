@@ -137,7 +137,9 @@ impl Engine {
             Request::GatewayStart(start) => self.gateway_started(start),
             Request::GatewayStop { reason, .. } => {
                 tracing::info!(reason, "the gateway goes down");
-                self.ledger.set_stopping(true);
+                for key in self.ledger.gateway_stops(now) {
+                    self.persist_soon(&key);
+                }
                 Response::Now(json!({}))
             }
             Request::UserMessage { session, route, text } => {
