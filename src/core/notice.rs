@@ -31,9 +31,7 @@ pub fn model_text(cut: &Interruption) -> String {
     let mut text = first_line(cut);
     text.push_str("\nOutcome: ");
     text.push_str(&outcome_text(cut.call.as_ref()));
-    if cut.other_open_calls > 0 {
-        text.push_str(&format!(" {} more call(s) were open beside it.", cut.other_open_calls));
-    }
+    text.push_str(&others_text(cut));
     if let Some(task) = &cut.task {
         text.push_str("\nTask: ");
         text.push_str(&cut_at(task, TOOL_CALL_CHARS_MAX));
@@ -131,8 +129,18 @@ fn facts(cut: &Interruption) -> String {
         text.push_str(&format!("Task: {}\n", cut_at(task, NOTICE_TASK_CHARS_MAX)));
     }
     text.push_str(&format!("Last action: {}\n", as_code(&tool_call_text(cut.call.as_ref()))));
-    text.push_str(&format!("Outcome: {}\n", outcome_text(cut.call.as_ref())));
+    text.push_str(&format!("Outcome: {}", outcome_text(cut.call.as_ref())));
+    text.push_str(&others_text(cut));
+    text.push('\n');
     text
+}
+
+/// What was open beside the last action.
+fn others_text(cut: &Interruption) -> String {
+    match cut.other_open_calls {
+        0 => String::new(),
+        count => format!(" {count} more call(s) were open beside it."),
+    }
 }
 
 /// The outcome of the cut call in a sentence.
