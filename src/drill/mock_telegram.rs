@@ -38,6 +38,8 @@ pub enum Failure {
     Refuse,
     /// Sending never answers.
     Hang,
+    /// Sending waits until the failure is switched off, then goes on as if nothing had been.
+    Hold,
     /// A message is accepted, but the connection breaks before the answer.
     AnswerLost,
 }
@@ -49,6 +51,8 @@ pub struct SentMessage {
     pub message_id: i64,
     /// The chat.
     pub chat: i64,
+    /// The topic inside it, in a forum.
+    pub thread: Option<i64>,
     /// When it was first accepted.
     pub at: SystemTime,
     /// Its last text.
@@ -121,18 +125,34 @@ impl MockTelegram {
 
     /// A user writes `text` to the bot; a leading `/word` is marked as a command.
     pub fn user_says(&self, chat: i64, text: &str) {
+        let place = json!({"id": chat, "type": "private", "first_name": format!("User{chat}")});
+        self.says(chat, place, None, text);
+    }
+
+    /// A user writes `text` into a topic of a forum that the bot is in.
+    pub fn user_says_in_topic(&self, user: i64, forum: i64, topic: i64, text: &str) {
+        let place = json!({
+            "id": forum, "type": "supergroup", "title": "Drill forum", "is_forum": true,
+        });
+        self.says(user, place, Some(topic), text);
+    }
+
+    fn says(&self, user: i64, chat: Value, topic: Option<i64>, text: &str) {
         {
             let mut state = self.shared.lock();
             let (update_id, message_id) = (state.next_update, state.next_message);
             state.next_update += 1;
             state.next_message += 1;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let person = format!("User{chat}");
+            let person = format!("User{user}");
             let mut message = json!({
-                "message_id": message_id, "date": now.as_secs(), "text": text,
-                "chat": {"id": chat, "type": "private", "first_name": person},
-                "from": {"id": chat, "is_bot": false, "first_name": person, "language_code": "en"},
+                "message_id": message_id, "date": now.as_secs(), "text": text, "chat": chat,
+                "from": {"id": user, "is_bot": false, "first_name": person, "language_code": "en"},
             });
+            if let Some(topic) = topic {
+                message["message_thread_id"] = json!(topic);
+                message["is_topic_message"] = json!(true);
+            }
             if text.starts_with('/') {
                 let word = text.split_whitespace().next().unwrap_or(text);
                 let length = word.encode_utf16().count();
@@ -227,6 +247,7 @@ async fn answer(shared: &Shared, request: &Request<Bytes>) -> Answer {
     if sending {
         match failure {
             Failure::None | Failure::AnswerLost => {}
+            Failure::Hold => held_back(shared).await,
             Failure::Refuse => return None,
             Failure::Status(status) => return Some(refusal(status)),
             Failure::Hang => {
@@ -241,6 +262,15 @@ async fn answer(shared: &Shared, request: &Request<Bytes>) -> Answer {
         return None;
     }
     Some(ok(&result))
+}
+
+async fn held_back(shared: &Shared) {
+    let mut changed = shared.changed.subscribe();
+    while shared.lock().failure == Failure::Hold {
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Updates from `offset` on; confirms the ones before it, as the real API does.
@@ -285,6 +315,7 @@ fn accept(state: &mut State, method: &str, body: &Value) -> Value {
                 state.sent.push(SentMessage {
                     message_id,
                     chat,
+                    thread: thread_of(body),
                     at: SystemTime::now(),
                     text: text.to_owned(),
                     edits: 0,
@@ -310,10 +341,18 @@ fn accept(state: &mut State, method: &str, body: &Value) -> Value {
             }
             Value::Bool(true)
         }
+        "getChat" if chat < 0 => {
+            json!({"id": chat, "type": "supergroup", "title": "Drill forum", "is_forum": true})
+        }
         "getChat" => json!({"id": chat, "type": "private", "first_name": format!("User{chat}")}),
         "getMyCommands" => json!([]),
         _ => Value::Bool(true),
     }
+}
+
+fn thread_of(body: &Value) -> Option<i64> {
+    let thread = &body["message_thread_id"];
+    (!thread.is_null()).then(|| number(thread))
 }
 
 /// Telegram takes ids as numbers or as text.

@@ -128,6 +128,17 @@ pub(crate) async fn kill_gateway(rig: &mut Rig) -> Outcome {
     Ok(())
 }
 
+/// `kill -9` of both: what was cut is found and marked at the next start, under its configuration.
+pub(crate) async fn kill_both(rig: &mut Rig) -> Outcome {
+    let proc = rig.proc()?;
+    proc.gateway_pid()?;
+    proc.signal(Target::Command, Signal::KILL)?;
+    proc.signal(Target::Gateway, Signal::KILL)?;
+    proc.exited(END_MAX).await?;
+    proc.kill_all();
+    Ok(())
+}
+
 /// A stop in good order.
 pub(crate) async fn stop(rig: &mut Rig) -> Outcome {
     let proc = rig.proc()?;
