@@ -80,9 +80,10 @@ async function messageReceived(state, event, ctx) {
   const session = state.sessions.learn({ sessionKey: event.sessionKey ?? ctx.sessionKey });
   if (session === null || !isGenuine(event, ctx)) return;
   const route = routeOf(event, ctx);
-  const message = { text: text(event.content), route };
+  const sender = text(event.senderId) ?? text(ctx.senderId);
+  const message = { text: text(event.content), route, sender };
   if (isCommand(session.key, message.text)) {
-    state.people.commanded(message);
+    state.people.commanded(session.key, message);
     return;
   }
   state.people.heard(session.key, message);
@@ -92,7 +93,7 @@ async function messageReceived(state, event, ctx) {
     route,
     text: cut(event.content),
     message_id: text(event.messageId) ?? text(ctx.messageId),
-    sender_id: text(event.senderId) ?? text(ctx.senderId),
+    sender_id: sender,
   });
 }
 

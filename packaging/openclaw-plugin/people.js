@@ -15,11 +15,39 @@ const CONTINUATION_ID = "restart-sentinel:";
 const WAITING_MAX = 32; // messages of one session which no turn has taken up yet
 const SESSIONS_MAX = 2048;
 const UNMATCHED_MS_MAX = 120_000; // how long a message whose text the prompt lacks still counts
-const MATCH_CHARS = 160;
+const MATCHED_MS_MAX = 3_600_000; // one whose text is there may have queued behind a long turn
 const TEXT_CHARS_MAX = 4000;
+
+// "[Sun 2026-11-22 18:46 UTC] ", right before a person's words.
+const STAMP = /(^|\n)\[[^\]\n]{1,60}\] $/;
+const STAMP_CHARS_MAX = 64;
+// Queued events stand before a person's words, too, each line marked so.
+const EVENT_LINES = /^System(?: \(untrusted\))?: .*$/gm;
+// What the gateway itself gives a turn to do: at its head, and the forms that come after others.
+const OWN_HEAD = new RegExp(
+  "^\\s*(\\[[^\\]\\n]{1,60}\\] )?(\\[System\\] |\\[Inter-session message\\]|\\[Subagent Context\\]|\\[cron:"
+  + "|An async command |A scheduled reminder |A background task |A completed .{1,60} is ready for "
+  + "|Read HEARTBEAT\\.md)",
+);
+const OWN_LINE = new RegExp(
+  "^(\\[[^\\]\\n]{1,60}\\] )?(Exec (completed|failed|finished|denied|running) \\("
+  + "|\\[Internal task completion event\\]|OpenClaw runtime context \\(internal\\):)",
+  "m",
+);
+const OWN_SOURCES = new Set(["internal_system", "inter_session"]);
+const OWN_TRIGGERS = new Set(["memory"]); // housekeeping before a person's turn, in its session
+// The only commands whose rest becomes a turn ("/new do this"); "/verbose on" ends with itself.
+const CARRYING_COMMAND = /^\s*\/(?:new|reset)(?:@\w+)?[\s:]+(\S[^]*)$/i;
 
 export const isRecoveryPrompt = (prompt) =>
   typeof prompt === "string" && RECOVERY_PROMPT.test(prompt);
+
+/** Whether the gateway itself wrote this prompt, whatever words of others it contains. */
+export function isOwnPrompt(prompt) {
+  if (typeof prompt !== "string") return false;
+  const said = prompt.replace(EVENT_LINES, "");
+  return isRecoveryPrompt(said) || OWN_HEAD.test(said) || OWN_LINE.test(said);
+}
 
 export const isRecoveryNotice = (content) =>
   typeof content === "string" && content.trimStart().startsWith(RECOVERY_NOTICE);
@@ -60,7 +88,7 @@ export function routeOf(event, ctx) {
 
 export class People {
   #waiting = new BoundedMap(SESSIONS_MAX); // session key → [{ text, at, route }]
-  #commands = []; // of these, some carry a message on to a session ("/new do this")
+  #commands = []; // { key, rest, text, sender, route, at }: some carry a message on to a session
 
   /** Keeps a person's message until a turn takes it up. */
   heard(key, message) {
@@ -69,11 +97,13 @@ export class People {
     this.#waiting.set(key, waiting.slice(-WAITING_MAX));
   }
 
-  /** Keeps a command, whose session we may not know yet. */
-  commanded(message) {
-    const now = Date.now();
-    this.#commands = this.#commands.filter(({ at }) => now - at < UNMATCHED_MS_MAX).slice(-WAITING_MAX);
-    this.#commands.push({ ...message, at: now });
+  /** Keeps a command that carries a message on, perhaps to a session of another key. */
+  commanded(key, message) {
+    const rest = CARRYING_COMMAND.exec(message.text ?? "")?.[1];
+    if (rest === undefined) return;
+    const at = Date.now();
+    this.#commands = this.#commands.filter((c) => at - c.at < UNMATCHED_MS_MAX).slice(1 - WAITING_MAX);
+    this.#commands.push({ ...message, key, rest, at });
   }
 
   /**
@@ -81,51 +111,91 @@ export class People {
    * that carries them (several, when the gateway collected them into one prompt).
    */
   originOf(session, prompt, ctx) {
-    const source = ctx?.inputProvenance?.sourceTool;
-    if (source === RECOVERY_TOOL) return { origin: "recovery", message: null };
+    const { sourceTool, kind } = ctx?.inputProvenance ?? {};
+    if (sourceTool === RECOVERY_TOOL) return { origin: "recovery", message: null };
     if (ctx?.trigger === "heartbeat" || ctx?.trigger === "cron") {
       return { origin: ctx.trigger, message: null };
     }
-    const message = ctx?.inputProvenance?.kind === "internal_system"
-      ? null
-      : this.#take(session.key, prompt) ?? this.#takeCommand(prompt);
+    const own = OWN_SOURCES.has(kind) || OWN_TRIGGERS.has(ctx?.trigger);
+    const message = own ? null : this.#take(session.key, prompt, ctx);
     if (message) return { origin: "user", message };
     return { origin: isRecoveryPrompt(prompt) ? "recovery" : "system", message: null };
   }
 
   /** Whether this prompt carries a person's message that no turn has taken up yet. */
   carries(key, prompt) {
-    return (this.#waiting.get(key) ?? []).some((message) => isIn(message, prompt));
+    return this.#carried(key, prompt).length > 0;
   }
 
-  #take(key, prompt) {
-    const waiting = this.#waiting.get(key);
-    if (!waiting?.length) return null;
-    const said = typeof prompt === "string" ? prompt : "";
-    const carried = waiting.filter((message) => isIn(message, said));
+  #take(key, prompt, ctx) {
+    const waiting = this.#waiting.get(key) ?? [];
+    const carried = this.#carried(key, prompt);
     if (carried.length > 0) {
       this.#waiting.set(key, waiting.filter((m) => !carried.includes(m)));
       return carried.at(-1);
     }
+    if (isOwnPrompt(prompt)) return null;
+    const command = this.#takeCommand(key, prompt, ctx);
+    if (command) return command;
     // Directives are stripped from a prompt and a voice message becomes a transcript: a fresh
     // message counts even if its words are not there, but never for a prompt of the gateway's.
-    if (isRecoveryPrompt(prompt)) return null;
-    const fresh = waiting.filter(({ at }) => Date.now() - at < UNMATCHED_MS_MAX);
-    this.#waiting.delete(key);
+    const since = Date.now() - UNMATCHED_MS_MAX;
+    const fresh = waiting.filter(({ at }) => at > since);
+    this.#waiting.set(key, waiting.filter(({ at }) => at <= since));
     return fresh.at(-1) ?? null;
   }
 
-  #takeCommand(prompt) {
-    const said = typeof prompt === "string" ? prompt : "";
-    const at = this.#commands.findIndex(({ text: t }) => {
-      const rest = (t ?? "").replace(/^\/\S+\s*/, "").trim().slice(0, MATCH_CHARS);
-      return rest.length > 0 && said.includes(rest);
-    });
+  #carried(key, prompt) {
+    const since = Date.now() - MATCHED_MS_MAX;
+    const waiting = this.#waiting.get(key) ?? [];
+    const carried = waiting.filter((m) => m.at > since && standsIn(m.text, prompt));
+    // Output of a command may hold a line that somebody once said. Who quotes the gateway is heard.
+    return isOwnPrompt(prompt) && !carried.some((m) => isOwnPrompt(m.text)) ? [] : carried;
+  }
+
+  #takeCommand(key, prompt, ctx) {
+    const since = Date.now() - UNMATCHED_MS_MAX;
+    const at = this.#commands.findIndex((command) =>
+      command.at > since && standsIn(command.rest, prompt) && isSameConversation(command, key, ctx));
     return at < 0 ? null : this.#commands.splice(at, 1)[0];
   }
 }
 
-function isIn(message, prompt) {
-  const head = (message.text ?? "").trim().slice(0, MATCH_CHARS);
-  return head.length > 0 && prompt.includes(head);
+/** Whether a prompt has this text as whole lines, the first perhaps stamped; "on" is in no "only". */
+function standsIn(said, prompt) {
+  const whole = plain(said);
+  const words = whole.slice(0, TEXT_CHARS_MAX);
+  if (words.length === 0) return false;
+  const body = plain(prompt);
+  for (let at = body.indexOf(words); at >= 0; at = body.indexOf(words, at + 1)) {
+    const before = body.slice(Math.max(0, at - STAMP_CHARS_MAX), at);
+    const end = at + words.length;
+    const begins = at === 0 || before.endsWith("\n") || STAMP.test(before);
+    if (begins && (words !== whole || end === body.length || body[end] === "\n")) return true;
+  }
+  return false;
+}
+
+const plain = (value) =>
+  typeof value === "string" ? value.replace(/[ \t\r]+$/gm, "").trim() : "";
+
+/** Whether a turn answers the conversation which a command came from, as far as its hook tells. */
+function isSameConversation({ key, sender, route }, turnKey, ctx) {
+  const same = key === turnKey;
+  const speaker = text(ctx?.senderId);
+  if (speaker !== null && sender !== null && speaker !== sender) return false;
+  const channel = text(ctx?.channel) ?? text(ctx?.messageProvider);
+  if (route === null || channel === null) return same;
+  if (channel !== route.channel) return false;
+  const account = text(ctx.accountId);
+  if (account !== null && route.account_id !== null && account !== route.account_id) return false;
+  const chat = text(ctx.chatId) ?? text(ctx.channelId);
+  // Without an address the gateway names the channel once more: then only the key can tell.
+  return chat === null || chat === channel ? same : bare(chat, channel) === bare(route.to, channel);
+}
+
+// "telegram:4242" of a message, "slash:4242" of a native command and "4242" of a turn are one.
+function bare(address, channel) {
+  const local = address.startsWith(`${channel}:`) ? address.slice(channel.length + 1) : address;
+  return local.replace(/^(slash|channel|group|direct|user|chat|dm|room):/, "").replace(/:topic:.*$/, "");
 }

@@ -140,7 +140,8 @@ test("a command is no word on the task, but what it carries on is a person's", a
   await gw.fire("message_received", ...message("/status@labbot"));
   await prepare(gw, "an RPC");
   await gw.fire("message_received", ...message("/new do this", slash));
-  await prepare(gw, "Sender:\n\ndo this", { runId: "r-2" });
+  const chat = { messageProvider: "telegram", channelId: "1" };
+  await prepare(gw, "Sender:\n\ndo this", { runId: "r-2", ...chat });
   assert.equal(peer.of("user_message").length, 0);
   assert.deepEqual(peer.of("turn_start").map(({ origin }) => origin), ["system", "user"]);
   await gw.fire("message_received", ...message("/etc/hosts looks wrong"));
