@@ -67,7 +67,7 @@ async function gatewayStart(state, event, ctx) {
 }
 
 async function gatewayStop(state, event) {
-  state.stopping = true;
+  state.gatewayStopped();
   await state.link.request("gateway_stop", {
     incarnation: state.incarnation,
     reason: text(event.reason) ?? "gateway stopping",
@@ -127,7 +127,7 @@ async function messageSending(state, event, ctx) {
   const key = text(ctx.sessionKey);
   const ours = key === null
     // The notice names no session (2026.9.6): any interruption known to the supervisor is meant.
-    ? state.interrupted.length > 0 || Date.now() - (state.claimedAt ?? 0) < NOTICE_WINDOW_MS
+    ? state.interrupted.length > 0 || Date.now() - state.claimedAt < NOTICE_WINDOW_MS
     : state.isInterrupted({ key, id: null });
   return ours ? { cancel: true } : undefined;
 }

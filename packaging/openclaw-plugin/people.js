@@ -106,6 +106,16 @@ export class People {
     this.#commands.push({ ...message, key, rest, at });
   }
 
+  /** Forgets what was said up to a time: the gateway that would have taken it up is gone. */
+  forget(untilMs) {
+    for (const [key, waiting] of [...this.#waiting]) {
+      const kept = waiting.filter(({ at }) => at > untilMs);
+      if (kept.length > 0) this.#waiting.set(key, kept);
+      else this.#waiting.delete(key);
+    }
+    this.#commands = this.#commands.filter(({ at }) => at > untilMs);
+  }
+
   /**
    * What began a turn, and the message behind it. A person's messages are used up by the turn
    * that carries them (several, when the gateway collected them into one prompt).

@@ -43,10 +43,12 @@ class State {
   calls = new BoundedMap(CALLS_MAX); // call key → { session, run_id, tool_call_id, name }
   backgrounds = new BoundedMap(CALLS_MAX); // background id → session key, while it runs
   seen = new WeakSet(); // events acted upon
+  claimedAt = 0; // when a recovery turn was last claimed
   stopping = false;
   #gatewayVersion = null;
   #incarnation = null;
   #started = false;
+  #ended = null; // of the gateway that stopped here: { at, entries: [[map, keys]] }
 
   constructor(path) {
     this.link = new Link({
@@ -81,9 +83,34 @@ class State {
 
   /** A gateway has started in this process; the second one gets an identity of its own. */
   gatewayStarted() {
-    if (this.#started) this.#incarnation = randomUUID();
+    if (this.#started) {
+      this.#incarnation = randomUUID();
+      this.#forgetEnded(this.#ended ?? this.#soFar(Infinity));
+    }
     this.#started = true;
+    this.#ended = null;
     this.stopping = false;
+  }
+
+  /** The gateway stops; the calls it leaves open stay listed, since a flush may still ask. */
+  gatewayStopped() {
+    this.stopping = true;
+    this.#ended = this.#soFar(Date.now());
+  }
+
+  // Not all that is known when the next gateway reports its start: a channel may be faster than
+  // that report, and its message is one for the new gateway.
+  #soFar(at) {
+    const maps = [this.turns, this.claims, this.calls];
+    return { at, entries: maps.map((map) => [map, [...map.keys()]]) };
+  }
+
+  // A message steered into a turn that died would pass for the word behind some later turn.
+  #forgetEnded({ at, entries }) {
+    for (const [map, keys] of entries) for (const key of keys) map.delete(key);
+    this.people.forget(at);
+    this.heard.clear();
+    this.claimedAt = 0;
   }
 
   /** Whether this event is handled now for the first time (two registries may both hold us). */
