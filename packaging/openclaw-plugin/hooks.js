@@ -87,7 +87,8 @@ async function messageReceived(state, event, ctx) {
     return;
   }
   state.people.heard(session.key, message);
-  if (state.isHeld(session)) state.heard.add(session.key);
+  // Where a hold ends by an explicit word only, which word that was is the supervisor's to tell.
+  if (state.policy.release === "any-message" && state.isHeld(session)) state.heard.add(session.key);
   state.link.report("user_message", {
     session,
     route,

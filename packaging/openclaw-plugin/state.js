@@ -33,7 +33,7 @@ export function forgetState() {
 class State {
   sessions = new Sessions();
   people = new People();
-  policy = { ack: "prefer", native: "ask" };
+  policy = { ack: "prefer", native: "ask", release: "any-message" };
   welcomed = false; // until then the policy above is a guess, and nothing native is touched
   held = []; // sessions whose effects are held, as last told
   interrupted = [];
@@ -140,9 +140,10 @@ class State {
   }
 
   #welcome(result) {
-    const { ack, native } = result.policy ?? {};
+    const { ack, native, release } = result.policy ?? {};
     if (ack === "prefer" || ack === "require") this.policy.ack = ack;
     if (native === "ask" || native === "ride" || native === "native") this.policy.native = native;
+    this.policy.release = release === "explicit" ? release : "any-message";
     this.welcomed = true;
     this.remember(result);
   }

@@ -83,6 +83,15 @@ test("a held session stays held without a supervisor, until its user speaks", as
   assert.equal(await gw.fire("before_tool_call", ...toolCall({ toolCallId: "c-2" })), undefined);
 });
 
+test("with release=explicit a message leaves the hold in place", async () => {
+  const mute = ({ type }) => (type === "tool_intent" ? undefined : {});
+  peer = await supervisor(mute, { held: HELD, policy: { timeout_ms: 50, release: "explicit" } });
+  const gw = gateway(peer.path);
+  await prepare(gw, "go");
+  await gw.fire("message_received", ...message("thanks"));
+  assert.equal((await gw.fire("before_tool_call", ...toolCall())).block, true);
+});
+
 test("a `holds` event replaces what is held", async () => {
   const mute = ({ type }) => (type === "tool_intent" ? undefined : {});
   peer = await supervisor(mute, { held: HELD, policy: { timeout_ms: 50 } });
