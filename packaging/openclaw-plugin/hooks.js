@@ -215,6 +215,8 @@ function unanswered(state, call) {
   const held = state.isHeld(call.session);
   if (!held && state.policy.ack !== "require") return undefined;
   state.calls.delete(callKey(call));
+  // The intent may have arrived, or is queued: without this the call would stay open there.
+  state.link.report("tool_result", { ...call, outcome: "blocked", background: null });
   return blocked(null);
 }
 

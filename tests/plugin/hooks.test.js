@@ -92,6 +92,24 @@ test("with release=explicit a message leaves the hold in place", async () => {
   assert.equal((await gw.fire("before_tool_call", ...toolCall())).block, true);
 });
 
+test("a call blocked without the supervisor is reported as one that never ran", async () => {
+  peer = await supervisor(() => ({}), { held: HELD, policy: { timeout_ms: 50 } });
+  const gw = gateway(peer.path);
+  await prepare(gw, "go");
+  peer.connections[0].destroy();
+  await sleep(30); // away: intent and outcome wait for the reconnect
+  assert.equal((await gw.fire("before_tool_call", ...toolCall())).block, true);
+  await until(() => peer.of("tool_result").length === 1);
+  const [intent, result] = [peer.of("tool_intent")[0], peer.of("tool_result")[0]];
+  assert.equal(result.outcome, "blocked");
+  assert.equal(result.tool_call_id, intent.tool_call_id);
+  assert.ok(peer.frames.indexOf(intent) < peer.frames.indexOf(result));
+  const [event, ctx] = toolCall({ toolCallId: "c-2" }); // an approval denied after our hook
+  await gw.fire("after_tool_call", { ...event, result: { details: { status: "blocked" } } }, ctx);
+  await until(() => peer.of("tool_result").length === 2);
+  assert.equal(peer.of("tool_result")[1].outcome, "blocked");
+});
+
 test("a `holds` event replaces what is held", async () => {
   const mute = ({ type }) => (type === "tool_intent" ? undefined : {});
   peer = await supervisor(mute, { held: HELD, policy: { timeout_ms: 50 } });
