@@ -141,7 +141,9 @@ async function turnPrepare(state, event, ctx) {
   const turn = state.turns.get(runId) ?? turnStart(state, session, runId, event, ctx);
   state.turns.set(runId, turn);
   const prepend = await turn;
-  return prepend === null ? undefined : { prependContext: prepend };
+  if (prepend === null) return undefined;
+  state.told.set(runId, true);
+  return { prependContext: prepend };
 }
 
 async function turnStart(state, session, runId, event, ctx) {
@@ -175,6 +177,7 @@ async function turnEnd(state, event, ctx) {
     run_id: runId,
     success,
     answered: success && hasAnswer(event.messages),
+    told: state.told.has(runId),
   });
   for (const [call, { run_id: run }] of state.calls) if (run === runId) state.calls.delete(call);
 }

@@ -38,7 +38,8 @@ class State {
   held = []; // sessions whose effects are held, as last told
   interrupted = [];
   heard = new Set(); // keys of sessions whose person has spoken since `held` was told
-  turns = new BoundedMap(RUNS_MAX); // runId → Promise of { prepend }
+  turns = new BoundedMap(RUNS_MAX); // runId → Promise of the text to prepend, or null
+  told = new BoundedMap(RUNS_MAX); // runId → true, once such a text was handed to the gateway
   claims = new BoundedMap(RUNS_MAX); // runId → Promise of the before_agent_reply result
   calls = new BoundedMap(CALLS_MAX); // call key → { session, run_id, tool_call_id, name }
   backgrounds = new BoundedMap(CALLS_MAX); // background id → session key, while it runs

@@ -194,6 +194,26 @@ test("a retried attempt of a run gets the same text, and is reported once", asyn
   assert.equal(peer.of("turn_start").length, 1);
 });
 
+test("the end of a turn says whether the gateway was handed the text", async () => {
+  const prepends = { "r-1": "Session was …", "r-2": null };
+  const answer = ({ type, run_id: run }) =>
+    (type !== "turn_start" ? {} : run in prepends ? { prepend: prepends[run] } : undefined);
+  peer = await supervisor(answer, { policy: { timeout_ms: 50 } });
+  const gw = gateway(peer.path);
+  for (const runId of ["r-1", "r-2", "r-late"]) {
+    await prepare(gw, "go", { runId });
+    if (runId === "r-late") { // too late: the turn has gone on without it
+      const { id } = peer.of("turn_start").at(-1);
+      peer.send({ id, ok: true, result: { prepend: "Session was …" } });
+      await sleep(20);
+    }
+    await gw.fire("agent_end", { runId, success: true, messages: [] }, { ...SESSION, runId });
+  }
+  await gw.fire("agent_end", { runId: "r-none", success: true }, SESSION); // no start was seen
+  await until(() => peer.of("turn_end").length === 4);
+  assert.deepEqual(peer.of("turn_end").map(({ told }) => told), [true, false, false, false]);
+});
+
 test("the recovery turn is claimed, with and without words", async () => {
   peer = await supervisor(() => ({ claim: true, reply: null }), { interrupted: HELD });
   const gw = gateway(peer.path);
