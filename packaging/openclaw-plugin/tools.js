@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 
 const ARGUMENTS_BYTES_MAX = 524_288;
+const ARGUMENTS_DEPTH_MAX = 64; // the supervisor's parser gives up near 125 and drops the connection
 
 /** The fields `arguments` (and `arguments_omitted`) of a tool_intent. */
 export function argumentFields(params) {
@@ -13,9 +14,25 @@ export function argumentFields(params) {
     return { arguments: null, arguments_omitted: { bytes: 0, sha256: "" } }; // no JSON: cyclic
   }
   const bytes = Buffer.byteLength(json);
-  if (bytes <= ARGUMENTS_BYTES_MAX) return { arguments: params ?? {} };
+  if (bytes <= ARGUMENTS_BYTES_MAX && depthOf(json) <= ARGUMENTS_DEPTH_MAX) return { arguments: params ?? {} };
   const sha256 = createHash("sha256").update(json).digest("hex");
   return { arguments: null, arguments_omitted: { bytes, sha256 } };
+}
+
+// Of the JSON and not of the value, which may hold what JSON does not. No recursion: it is deep.
+function depthOf(json) {
+  let depth = 0;
+  let deepest = 0;
+  let quoted = false;
+  for (let at = 0; at < json.length; at += 1) {
+    const char = json[at];
+    if (quoted && char === "\\") at += 1;
+    else if (char === '"') quoted = !quoted;
+    else if (quoted) continue;
+    else if (char === "{" || char === "[") deepest = Math.max(deepest, (depth += 1));
+    else if (char === "}" || char === "]") depth -= 1;
+  }
+  return deepest;
 }
 
 /** The fields `outcome` and `background` of a tool_result. */

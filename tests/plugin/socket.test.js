@@ -32,6 +32,24 @@ test("arguments over the limit are replaced by their size and hash", async () =>
   });
 });
 
+test("arguments nested deeper than 64 levels are replaced, too", async () => {
+  peer = await supervisor(() => ({ durable: true, allow: true, reason: null, end_turn: false }));
+  const gw = gateway(peer.path);
+  const nested = (levels) => JSON.parse(`${'{"a":'.repeat(levels)}"[{ \\" [{"${"}".repeat(levels)}`);
+  for (const levels of [64, 65, 3000]) {
+    const params = nested(levels);
+    await gw.fire("before_tool_call", ...toolCall({ params, toolCallId: `c-${levels}` }));
+  }
+  const [kept, ...omitted] = peer.of("tool_intent");
+  assert.deepEqual(kept.arguments, nested(64));
+  const json = JSON.stringify(nested(65));
+  assert.deepEqual(omitted.map((intent) => intent.arguments === null), [true, true]);
+  assert.deepEqual(omitted[0].arguments_omitted, {
+    bytes: json.length,
+    sha256: createHash("sha256").update(json).digest("hex"),
+  });
+});
+
 test("a character cut between two chunks survives", async () => {
   peer = await supervisor(({ type }) => (type === "turn_start" ? undefined : {}));
   const gw = gateway(peer.path);
