@@ -3,6 +3,8 @@
 // No function here decides about a session or words a message; that is the supervisor's. Every
 // handler is registered through guard(), so that a fault of ours costs a report and not a turn.
 
+import { randomUUID } from "node:crypto";
+
 import { abortRun } from "./abort.js";
 import {
   cut, isCommand, isGenuine, isRecoveryNotice, isRecoveryPrompt, routeOf,
@@ -136,8 +138,8 @@ async function messageSending(state, event, ctx) {
 /** Reports the start of a turn, once a run: a retried attempt gets the same text again. */
 async function turnPrepare(state, event, ctx) {
   const session = state.sessions.learn(ctx);
-  const runId = text(ctx.runId);
-  if (session === null || runId === null) return undefined;
+  if (session === null) return undefined;
+  const runId = state.runs.start(session, text(ctx.runId), event.prompt);
   const turn = state.turns.get(runId) ?? turnStart(state, session, runId, event, ctx);
   state.turns.set(runId, turn);
   const prepend = await turn;
@@ -169,8 +171,9 @@ async function turnStart(state, session, runId, event, ctx) {
 
 async function turnEnd(state, event, ctx) {
   const session = state.sessions.learn(ctx);
-  const runId = text(event.runId) ?? text(ctx.runId);
-  if (session === null || runId === null) return;
+  if (session === null) return;
+  const runId = state.runs.end(session, text(event.runId) ?? text(ctx.runId));
+  if (runId === null) return;
   const success = event.success === true;
   state.link.report("turn_end", {
     session,
@@ -194,12 +197,11 @@ function hasAnswer(messages) {
 async function toolIntent(state, event, ctx) {
   const session = state.sessions.ofTool({ ...ctx, runId: text(event.runId) ?? ctx.runId });
   if (session === null) return undefined;
-  const call = {
-    session,
-    run_id: text(event.runId) ?? text(ctx.runId),
-    tool_call_id: text(event.toolCallId) ?? text(ctx.toolCallId),
-    name: text(event.toolName) ?? "tool",
-  };
+  const call = callOf(state, session, event, ctx);
+  if (call.tool_call_id === null) {
+    call.tool_call_id = `call-${randomUUID()}`;
+    state.unnamed.set(call.tool_call_id, callKey(call));
+  }
   state.calls.set(callKey(call), call);
   let answer;
   try {
@@ -235,18 +237,15 @@ function endTurn(session) {
 async function toolResult(state, event, ctx) {
   const session = state.sessions.ofTool({ ...ctx, runId: text(event.runId) ?? ctx.runId });
   if (session === null) return;
-  const call = {
-    session,
-    run_id: text(event.runId) ?? text(ctx.runId),
-    tool_call_id: text(event.toolCallId) ?? text(ctx.toolCallId),
-    name: text(event.toolName) ?? "tool",
-  };
+  const call = callOf(state, session, event, ctx);
+  call.tool_call_id ??= state.takeUnnamed(call);
   state.calls.delete(callKey(call));
   // Cut off by the stop of the gateway: whether it had its effect is not known, so say nothing.
   if (state.stopping && isAborted(event)) return;
   const result = outcomeFields(event);
   if (result.background?.id) state.backgrounds.set(result.background.id, session.key);
-  state.link.report("tool_result", { ...call, ...result });
+  // Without a name and an open call: one that was blocked, which the supervisor knows already.
+  if (call.tool_call_id !== null) state.link.report("tool_result", { ...call, ...result });
   backgroundsEnded(state, session, backgroundEnds(event));
 }
 
@@ -267,4 +266,11 @@ async function sessionEnd(state, event, ctx) {
   if (session !== null) state.link.report("session_end", { session, reason: event.reason });
 }
 
-const callKey = ({ run_id: run, tool_call_id: call, name }) => `${run}\n${call ?? name}`;
+const callOf = (state, session, event, ctx) => ({
+  session,
+  run_id: state.runs.of(session, text(event.runId) ?? text(ctx.runId)),
+  tool_call_id: text(event.toolCallId) ?? text(ctx.toolCallId),
+  name: text(event.toolName) ?? "tool",
+});
+
+const callKey = ({ run_id: run, tool_call_id: call }) => `${run}\n${call}`;

@@ -6,6 +6,8 @@
 // "agent:main:main"). So a tool call is joined by run id, then by session id, and only a session
 // nobody has told us of keeps the key of its tool hook.
 
+import { randomUUID } from "node:crypto";
+
 const SESSIONS_MAX = 2048;
 const RUNS_MAX = 2048;
 
@@ -53,6 +55,43 @@ export class Sessions {
     const key = (id === null ? undefined : this.#keyById.get(id)) ?? text(sessionKey);
     if (key === null) return null;
     return { key, id, agent_id: text(agentId) ?? agentOf(key) };
+  }
+}
+
+/**
+ * The run which each session is in. A gateway may name none; the journal needs a name for it, one
+ * that no run of another process has.
+ */
+export class Runs {
+  #current = new BoundedMap(SESSIONS_MAX); // session key → { id, prompt }, prompt for our own names
+  #named = 0;
+
+  /** A turn starts; the retry of an unnamed one has its prompt, and keeps its name. */
+  start({ key }, id, prompt) {
+    const current = this.#current.get(key);
+    if (id === null && current !== undefined && current.prompt === prompt) return current.id;
+    const run = id === null ? { id: this.#name(), prompt } : { id };
+    this.#current.set(key, run);
+    return run.id;
+  }
+
+  /** The run a tool call belongs to. */
+  of({ key }, id) {
+    if (id !== null) return id;
+    if (!this.#current.has(key)) this.#current.set(key, { id: this.#name() });
+    return this.#current.get(key).id;
+  }
+
+  /** A turn ends; returns its run, or null when none is known. */
+  end({ key }, id) {
+    const current = this.#current.get(key)?.id ?? null;
+    if (id === null || id === current) this.#current.delete(key);
+    return id ?? current;
+  }
+
+  #name() {
+    this.#named += 1;
+    return `run-${this.#named}-${randomUUID().slice(0, 8)}`;
   }
 }
 

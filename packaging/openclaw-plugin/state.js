@@ -6,7 +6,7 @@
 
 import { randomUUID } from "node:crypto";
 import { Link } from "./socket.js";
-import { BoundedMap, Sessions } from "./sessions.js";
+import { BoundedMap, Runs, Sessions } from "./sessions.js";
 import { People } from "./people.js";
 
 const SLOT = Symbol.for("tideover.plugin");
@@ -32,6 +32,7 @@ export function forgetState() {
 
 class State {
   sessions = new Sessions();
+  runs = new Runs();
   people = new People();
   policy = { ack: "prefer", native: "ask", release: "any-message" };
   welcomed = false; // until then the policy above is a guess, and nothing native is touched
@@ -42,6 +43,7 @@ class State {
   told = new BoundedMap(RUNS_MAX); // runId → true, once such a text was handed to the gateway
   claims = new BoundedMap(RUNS_MAX); // runId → Promise of the before_agent_reply result
   calls = new BoundedMap(CALLS_MAX); // call key → { session, run_id, tool_call_id, name }
+  unnamed = new BoundedMap(CALLS_MAX); // tool_call_id of our own making → call key, while open
   backgrounds = new BoundedMap(CALLS_MAX); // background id → session key, while it runs
   seen = new WeakSet(); // events acted upon
   claimedAt = 0; // when a recovery turn was last claimed
@@ -120,6 +122,17 @@ class State {
     if (this.seen.has(event)) return false;
     this.seen.add(event);
     return true;
+  }
+
+  /** The id we gave to the oldest open call like this one, whose result has none; or null. */
+  takeUnnamed({ run_id: run, name }) {
+    for (const [id, key] of [...this.unnamed]) {
+      const call = this.calls.get(key);
+      const isIt = call?.run_id === run && call.name === name;
+      if (isIt || call === undefined) this.unnamed.delete(id); // closed otherwise: blocked
+      if (isIt) return id;
+    }
+    return null;
   }
 
   /** Replaces the cached sets by what the supervisor says. */
