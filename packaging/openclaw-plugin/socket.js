@@ -12,6 +12,7 @@ const QUEUE_FRAMES_MAX = 512;
 const TIMEOUTS_IN_A_ROW_MAX = 3; // after this many the peer counts as hung
 const BACKOFF_MS_MIN = 250;
 const BACKOFF_MS_MAX = 30_000;
+const REFUSED_MS = 60_000; // between hellos to a supervisor that knew us once and does not now
 export const TIMEOUT_MS_DEFAULT = 1000; // until the supervisor has told its own
 
 /** Why a request has no answer: "timeout", "down" (no connection) or the supervisor's own code. */
@@ -29,11 +30,12 @@ export class Link {
   #onRequest; // (frame) => object | undefined: the result of a request from the supervisor
   #onEvent; // (frame) => void
   #socket = null;
-  #state = "idle"; // idle · connecting · open · waiting (backoff) · refused (for good)
+  #state = "idle"; // idle · connecting · open · waiting (a pause) · refused (for good)
   #pending = new Map(); // id → { resolve, reject, timer }
   #queue = []; // { line, bytes }: made while not open, in order
   #queuedBytes = 0;
   #nextId = 1;
+  #known = false; // whether a supervisor has ever welcomed us
   #timeouts = 0;
   #lastTimeoutMs = 0;
   #backoffMs = BACKOFF_MS_MIN;
@@ -123,6 +125,7 @@ export class Link {
   #welcomed(socket, result) {
     if (socket !== this.#socket) return;
     this.#state = "open";
+    this.#known = true;
     this.#backoffMs = BACKOFF_MS_MIN;
     const ms = result.policy?.timeout_ms;
     if (Number.isFinite(ms) && ms > 0) this.timeoutMs = Math.min(ms, 10_000);
@@ -164,7 +167,8 @@ export class Link {
   #answered(frame) {
     const waiter = this.#pending.get(String(frame.id));
     this.#timeouts = 0; // a late answer is a sign of life, too
-    if (frame.ok !== true && frame.error?.code === "refused") {
+    // Before the welcome it is we who are refused, whatever id that bears; after it, one request.
+    if (this.#state === "connecting" && frame.ok !== true && frame.error?.code === "refused") {
       this.#refuse();
       return;
     }
@@ -191,24 +195,31 @@ export class Link {
     if (line !== null) socket.write(line);
   }
 
-  /** The supervisor does not want us (we are not its child): inert for good. */
+  /** The supervisor does not want us: for good if we never were its child, else for a while. */
   #refuse() {
-    this.#state = "refused";
     this.#queue = [];
     this.#queuedBytes = 0;
-    this.#abandon("refused");
+    if (this.#known) this.#pause("refused", REFUSED_MS);
+    else {
+      this.#state = "refused";
+      this.#abandon("refused");
+    }
   }
 
   /** The peer is gone or hung: away, and back after a pause. */
   #drop() {
     if (this.#state === "refused" || this.#state === "waiting") return;
+    this.#pause("down", this.#backoffMs);
+    this.#backoffMs = Math.min(this.#backoffMs * 2, BACKOFF_MS_MAX);
+  }
+
+  #pause(code, ms) {
     this.#state = "waiting";
-    this.#abandon("down");
+    this.#abandon(code);
     const timer = setTimeout(() => {
       if (this.#state === "waiting") this.#connect();
-    }, this.#backoffMs);
+    }, ms);
     timer.unref?.();
-    this.#backoffMs = Math.min(this.#backoffMs * 2, BACKOFF_MS_MAX);
   }
 
   #closed(socket) {

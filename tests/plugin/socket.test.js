@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { afterEach, test } from "node:test";
+import { afterEach, mock, test } from "node:test";
 
 import { FRAME_BYTES_MAX, encode } from "../../packaging/openclaw-plugin/socket.js";
 import { MAIN, SESSION, gateway, message, sleep, supervisor, toolCall, until } from "./support.js";
@@ -109,15 +109,51 @@ test("an absent socket costs nothing", async () => {
   assert.ok(Date.now() - start < 200);
 });
 
-test("a refused plugin stays inert for good", async () => {
-  peer = await supervisor(() => ({ error: { code: "refused", message: "not the child" } }));
+test("a refused request costs its answer and nothing more", async () => {
+  const refused = { error: { code: "refused", message: "no" } };
+  peer = await supervisor(({ type }) => (type === "gateway_start" ? refused : { allow: false }));
   const gw = gateway(peer.path);
   await gw.fire("gateway_start", { port: 1 });
-  const { length } = peer.frames;
-  assert.equal(await gw.fire("before_tool_call", ...toolCall()), undefined);
-  await sleep(600);
+  assert.equal((await gw.fire("before_tool_call", ...toolCall())).block, true);
   assert.equal(peer.connections.length, 1);
-  assert.equal(peer.frames.length, length);
+});
+
+test("a plugin refused at its first hello stays inert for good", async (t) => {
+  peer = await supervisor(() => ({}), { error: { code: "refused", message: "not the child" } });
+  const gw = gateway(peer.path);
+  mock.timers.enable({ apis: ["setTimeout"] });
+  t.after(() => mock.timers.reset());
+  await gw.fire("gateway_start", { port: 1 });
+  mock.timers.tick(3_600_000);
+  assert.equal(await gw.fire("before_tool_call", ...toolCall()), undefined);
+  assert.deepEqual(peer.frames.map(({ type }) => type), ["hello"]);
+});
+
+test("a plugin once welcomed asks a supervisor that refuses it again, slowly", async (t) => {
+  peer = await supervisor(() => ({ allow: false }));
+  const gw = gateway(peer.path);
+  await gw.fire("gateway_start", { port: 1 });
+  peer.welcome = { error: { code: "refused", message: "not the child" } };
+  mock.timers.enable({ apis: ["setTimeout"] });
+  t.after(() => mock.timers.reset());
+  const turns = async (n) => { // of the event loop: the socket's events run, time does not
+    for (let i = 0; i < n; i += 1) await new Promise((resolve) => setImmediate(resolve));
+  };
+  peer.connections[0].destroy();
+  await turns(50);
+  mock.timers.tick(250); // the first reconnect, which is refused
+  await turns(50);
+  assert.equal(peer.of("hello").length, 2);
+  assert.equal(await gw.fire("before_tool_call", ...toolCall()), undefined); // waits for nobody
+  mock.timers.tick(59_000);
+  await turns(50);
+  assert.equal(peer.of("hello").length, 2);
+  peer.welcome = {};
+  mock.timers.tick(1_000);
+  await turns(50);
+  assert.equal(peer.of("hello").length, 3);
+  const again = await gw.fire("before_tool_call", ...toolCall({ toolCallId: "c-2" }));
+  assert.equal(again.block, true); // answered
 });
 
 test("flush is answered after every report, with the calls still open", async () => {

@@ -43,7 +43,7 @@ export async function supervisor(answer = () => ({}), welcome = {}) {
       ? { v: 1, tideover: "0", policy: {}, held: [], interrupted: [], ...self.welcome }
       : self.answer(frame);
     if (result === undefined) return;
-    const reply = result.error ? { ok: false, ...result } : { ok: true, result };
+    const reply = result.error ? { ok: false, error: result.error } : { ok: true, result };
     socket.write(`${JSON.stringify({ id: frame.id, ...reply })}\n`);
   };
   self.of = (type) => frames.filter((frame) => frame.type === type);
