@@ -6,7 +6,8 @@
 
 import net from "node:net";
 
-export const FRAME_BYTES_MAX = 1_048_576; // including the newline
+export const FRAME_BYTES_MAX = 1_048_576; // including the newline; of what we send
+export const INBOUND_BYTES_MAX = 16_777_216; // a welcome lists every session that is held
 const QUEUE_BYTES_MAX = 2_097_152; // reports kept while the supervisor is away
 const QUEUE_FRAMES_MAX = 512;
 const TIMEOUTS_IN_A_ROW_MAX = 3; // after this many the peer counts as hung
@@ -274,6 +275,6 @@ function readLines(socket, onLine) {
       parts.push(chunk.subarray(start));
       bytes += chunk.length - start;
     }
-    if (bytes > FRAME_BYTES_MAX) socket.destroy(); // a line without an end: not our protocol
+    if (bytes > INBOUND_BYTES_MAX) socket.destroy(); // a line without an end: not our protocol
   });
 }

@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { afterEach, mock, test } from "node:test";
 
-import { FRAME_BYTES_MAX, encode } from "../../packaging/openclaw-plugin/socket.js";
+import {
+  FRAME_BYTES_MAX, INBOUND_BYTES_MAX, encode,
+} from "../../packaging/openclaw-plugin/socket.js";
 import { MAIN, SESSION, gateway, message, sleep, supervisor, toolCall, until } from "./support.js";
 
 let peer;
@@ -74,8 +76,23 @@ test("a line without an end drops the connection", async () => {
   peer = await supervisor();
   const gw = gateway(peer.path);
   await gw.fire("gateway_start", { port: 1 });
-  peer.connections[0].write("x".repeat(FRAME_BYTES_MAX + 2));
+  peer.connections[0].write("x".repeat(INBOUND_BYTES_MAX + 2));
   await until(() => peer.connections.length === 2); // and it comes back
+});
+
+test("a frame of the supervisor may be larger than ours", async () => {
+  peer = await supervisor(({ type }) => (type === "tool_intent" ? undefined : {}), {
+    policy: { timeout_ms: 100 },
+  });
+  const gw = gateway(peer.path);
+  await gw.fire("gateway_start", { port: 1 });
+  const held = Array.from({ length: 60_000 }, (_, n) => ({ key: `agent:main:x:${n}`, id: null }));
+  peer.send({ type: "holds", held: [...held, { key: MAIN, id: null }], interrupted: [] });
+  peer.send({ id: "seen", type: "flush", deadline_ms: 400 });
+  await until(() => peer.frames.some(({ id }) => id === "seen"));
+  assert.equal(peer.connections.length, 1);
+  await gw.fire("agent_turn_prepare", { prompt: "go" }, { ...SESSION, runId: "r-1" });
+  assert.equal((await gw.fire("before_tool_call", ...toolCall())).block, true);
 });
 
 test("a hung socket delays a tool by the timeout, and only three times", async () => {
