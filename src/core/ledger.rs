@@ -298,7 +298,9 @@ impl Ledger {
             step.persist = Some(session.key.clone());
         }
         if step.answer == Answer::Noted {
-            step.answer = Answer::Turn { prepend: self.prepend(&session.key) };
+            let text = self.prepend(&session.key);
+            let prepend = if origin == Origin::User { text } else { text.map(on_its_own_line) };
+            step.answer = Answer::Turn { prepend };
         }
         step
     }
@@ -562,6 +564,12 @@ impl Ledger {
     }
 }
 
+/// Gateways stamp the prompts of turns that they start themselves ("[Sun 2026-11-22 20:15 UTC] …", measured on
+/// 2026.9.6), and the stamp goes before our text: the promised first line stays a line.
+fn on_its_own_line(text: String) -> String {
+    format!("\n{text}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -586,6 +594,22 @@ mod tests {
             assert_eq!(ledger.gateway_stops(at(stops_ms)).len(), cut);
             let cause = Cause::InProcessRestart;
             assert_eq!(ledger.interrupt_all(at(9_000), "i", cause, String::new()).len(), cut);
+        }
+    }
+
+    #[test]
+    fn the_first_line_stays_a_line_behind_the_gateways_stamp() {
+        let now = Stamp::from_ms(0);
+        let session = SessionRef { key: "k".to_owned(), ..SessionRef::default() };
+        for (origin, start) in [(Origin::User, "Session was"), (Origin::Recovery, "\nSession was")]
+        {
+            let mut ledger = ledger(Native::Ride, Vec::new());
+            ledger.turn_started(now, &session, "r", Origin::User, None, None);
+            ledger.interrupt_all(now, "i", Cause::GatewayKilled, String::new());
+            let answer = ledger.turn_started(now, &session, "next", origin, None, None).answer;
+            let told =
+                matches!(&answer, Answer::Turn { prepend: Some(text) } if text.starts_with(start));
+            assert!(told, "{origin:?}: {answer:?}");
         }
     }
 
