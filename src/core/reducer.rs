@@ -326,7 +326,8 @@ fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, redact: &[Stri
             && call.is_open()
     };
     let in_turn = record.turn.as_ref().is_some_and(|turn| turn.run_id == intent.run_id);
-    if in_turn && record.last_tool_call.as_ref().is_some_and(is_same) {
+    let runs = in_turn && record.state == State::ToolRunning;
+    if runs && record.last_tool_call.as_ref().is_some_and(is_same) {
         return;
     }
     if !in_turn {
