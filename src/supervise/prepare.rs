@@ -28,6 +28,9 @@ use super::{boot, clock};
 const FINDINGS_LOGGED_MAX: usize = 20;
 /// How long a gateway of an earlier run that still dies may take, before this one starts beside it.
 const OLD_GATEWAY_WAIT: Duration = Duration::from_secs(10);
+/// How long a lease may outlive its supervisor: a child that was being started at its death holds it until it
+/// dies too.
+const OLD_LEASE_WAIT: Duration = Duration::from_millis(300);
 
 /// The core's policy for some settings.
 #[must_use]
@@ -122,7 +125,13 @@ fn take_lease(
     layout: &Layout,
     degraded: &mut BTreeMap<&'static str, String>,
 ) -> (Option<Lease>, bool) {
-    match ask(&layout.directory(Place::State)) {
+    let mut asked = ask(&layout.directory(Place::State));
+    let deadline = std::time::Instant::now() + OLD_LEASE_WAIT;
+    while matches!(asked, Ok(Asked::Taken)) && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+        asked = ask(&layout.directory(Place::State));
+    }
+    match asked {
         Ok(Asked::Held(lease)) => (Some(lease), true),
         Ok(Asked::Taken) => {
             let why = format!(

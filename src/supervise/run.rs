@@ -299,11 +299,13 @@ async fn finish(
     for key in &cut {
         engine.persist_soon(key);
     }
+    tracing::info!(end = exit.describe(), interrupted = cut.len(), "gateway exited");
+    let deadline = Instant::now() + LAST_WRITES_WAIT;
+    // A record that says how this run ended must not be there before what the run before left to be marked.
+    let _ = timeout_at(deadline, engine.barrier()).await;
     boot::exited(&mut engine.boot, exit);
     engine.persist_boot();
-    tracing::info!(end = exit.describe(), interrupted = cut.len(), "gateway exited");
     let barrier = engine.barrier();
-    let deadline = Instant::now() + LAST_WRITES_WAIT;
     if timeout_at(deadline, barrier).await.is_err() {
         tracing::error!("the last records are not durable after {LAST_WRITES_WAIT:?}");
         engine.abandon_store();
