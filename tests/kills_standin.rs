@@ -150,6 +150,12 @@ fn child_of(pid: i32) -> Option<i32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
+/// The end of a log, which says why.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
 fn kill_9(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
@@ -196,7 +202,7 @@ fn lane(seed: u64, kills: u64) {
             }
         };
         let status = running.wait();
-        assert_eq!(status.signal(), Some(9), "{status:?}; {why}\n{}", running.log());
+        assert_eq!(status.signal(), Some(9), "{status:?}; {why}\n{}", tail(&running.log()));
         gateway.into_iter().for_each(until_gone);
         expected.learn(&scratch, victim);
         // Whole files only: this panics at one that does not parse.
@@ -222,12 +228,16 @@ fn last_run(scratch: &Scratch, expected: &Expected, why: &str) {
         Some(scratch.status()).filter(|status| status["phase"] == "handed off")
     });
     assert_eq!(status["degraded"], json!({}), "{why}");
-    let records = scratch.records();
+    // What it knows, its files tell a moment later.
+    let records = until("every note of it", || {
+        let told = |record: &Value| {
+            let cut = &record["interruption"];
+            cut.is_null() || cut["notice"] == "sent"
+        };
+        Some(scratch.records()).filter(|records| records.iter().all(told))
+    });
     expected.check_calls(&records, false, why);
     expected.check_cuts(&records, why);
-    for record in records.iter().filter(|record| record["interruption"].is_object()) {
-        assert_eq!(record["interruption"]["notice"], "sent", "{record}; {why}");
-    }
     check_notices(scratch, why);
     running.ends_with(0);
     assert!(!scratch.log().contains("panicked"), "{}", scratch.log());
