@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use serde_json::Value;
 use support::incident::{
     CHAT, NATIVE_TO_USER, OURS_TO_MODEL, behind_tideover, first_line, got, handed_off,
     is_native_turn, is_notice, is_question, kill_both, notices, record, record_when, tideover,
@@ -44,7 +45,11 @@ async fn thinking_after_tool(rig: &Rig, name: &str) -> Outcome<Work> {
     let with_result =
         |r: &ModelRequest| r.turn_text().contains(&task) && !r.turn_tool_results().is_empty();
     rig.model.wait_for("the model's second request", asked, TURN_MAX, with_result).await?;
-    record_when(rig, "the call's result", CHAT, |r| r["last_tool_call"]["outcome"] == "ok").await?;
+    let finished = |r: &Value| {
+        let call = &r["last_tool_call"];
+        call["arguments"] == work.call().arguments && call["outcome"] == "ok"
+    };
+    record_when(rig, "the call's result", CHAT, finished).await?;
     Ok(work)
 }
 

@@ -34,7 +34,11 @@ export function registerHooks(api, state) {
   on("agent_end", (event, ctx) => turnEnd(state, event, ctx));
   on("before_tool_call", (event, ctx) => toolIntent(state, event, ctx), { priority: LAST });
   on("after_tool_call", (event, ctx) => toolResult(state, event, ctx));
-  on("message_sending", (event, ctx) => messageSending(state, event, ctx), { priority: FIRST });
+  // Merely to have this hook switches Telegram's live preview off (2026.9.6), so a gateway that has
+  // nothing to recover, and hence nothing for us to suppress, goes without it.
+  if (state.foundInterrupted || state.interrupted.length > 0) {
+    on("message_sending", (event, ctx) => messageSending(state, event, ctx), { priority: FIRST });
+  }
   on("session_end", (event, ctx) => sessionEnd(state, event, ctx));
 }
 

@@ -19,9 +19,11 @@ export function stateOf(env = process.env) {
   if (globalThis[SLOT] === undefined) {
     const path = env.TIDEOVER_SOCKET;
     globalThis[SLOT] = path ? new State(path) : null;
+    if (path) globalThis[SLOT].foundInterrupted = env.TIDEOVER_INTERRUPTED === "1";
   }
   // Commands which the agent runs inherit the environment; the socket is not theirs.
   delete env.TIDEOVER_SOCKET;
+  delete env.TIDEOVER_INTERRUPTED;
   return globalThis[SLOT];
 }
 
@@ -35,6 +37,7 @@ class State {
   runs = new Runs();
   people = new People();
   policy = { ack: "prefer", native: "ask", release: "any-message" };
+  foundInterrupted = false; // this start found sessions that the one before left interrupted
   welcomed = false; // until then the policy above is a guess, and nothing native is touched
   held = []; // sessions whose effects are held, as last told
   interrupted = [];

@@ -2,6 +2,7 @@
 //! keep the gateway from starting.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,6 +25,8 @@ use super::run::RunPlan;
 use super::signals::{Signals, to_nix};
 use super::{boot, clock};
 
+/// Set for a gateway that starts with interrupted sessions behind it.
+const INTERRUPTED_VARIABLE: &str = "TIDEOVER_INTERRUPTED";
 /// Most files that are named in the log; the rest are counted in `status`.
 const FINDINGS_LOGGED_MAX: usize = 20;
 /// How long a gateway of an earlier run that still dies may take, before this one starts beside it.
@@ -63,6 +66,14 @@ pub(super) struct Prepared {
     pub(super) previous: Option<BootRecord>,
     pub(super) marked: Vec<String>,
     _lease: Option<Lease>,
+}
+
+impl Prepared {
+    /// Tells the plugin, before it can ask, that the gateway may have something to recover.
+    pub(super) fn interrupted_variable(&self) -> Option<(OsString, OsString)> {
+        let any = self.listener.is_some() && !self.start.ledger.interrupted().is_empty();
+        any.then(|| (INTERRUPTED_VARIABLE.into(), "1".into()))
+    }
 }
 
 pub(super) fn prepare(plan: &RunPlan) -> Prepared {

@@ -89,7 +89,9 @@ pub fn run(plan: RunPlan) -> Result<ChildEnd, RunError> {
     LocalSet::new().block_on(&runtime, async move {
         let mut signals = Signals::open().map_err(system("watch signals"))?;
         let prepared = prepare(&plan);
-        let env = env_plan(&plan.env, prepared.listener.as_ref().map(|_| plan.socket.as_path()));
+        let mut env =
+            env_plan(&plan.env, prepared.listener.as_ref().map(|_| plan.socket.as_path()));
+        env.set.extend(prepared.interrupted_variable());
         let child_plan = ChildPlan {
             program: plan.program.clone(),
             args: plan.args.clone(),

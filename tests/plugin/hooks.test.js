@@ -230,6 +230,16 @@ test("the recovery turn is claimed, with and without words", async () => {
   assert.equal(peer.of("recovery_turn").length, 3);
 });
 
+test("without an interruption there is no hook on outgoing messages", async () => {
+  for (const interrupted of [true, false]) {
+    peer = await supervisor(() => ({}));
+    const gw = gateway(peer.path, { interrupted });
+    assert.equal(gw.hooks().some(({ name }) => name === "message_sending"), interrupted);
+    assert.equal(process.env.TIDEOVER_INTERRUPTED, undefined);
+    peer.close();
+  }
+});
+
 test("the native notice goes unless native recovery is wanted or nothing is known", async () => {
   const sending = { to: "telegram:1", content: NOTICE };
   for (const [native, interrupted, expected] of [

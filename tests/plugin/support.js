@@ -58,8 +58,10 @@ export async function supervisor(answer = () => ({}), welcome = {}) {
 }
 
 /** Registers the plugin as a gateway would, and fires its hooks. */
-export function gateway(socketPath) {
+export function gateway(socketPath, { interrupted = true } = {}) {
   forgetState();
+  if (interrupted) process.env.TIDEOVER_INTERRUPTED = "1";
+  else delete process.env.TIDEOVER_INTERRUPTED;
   if (socketPath) process.env.TIDEOVER_SOCKET = socketPath;
   else delete process.env.TIDEOVER_SOCKET;
   let hooks = [];
