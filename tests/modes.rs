@@ -22,6 +22,8 @@ use tideover::drill::work::Work;
 const REQUESTS_MAX: usize = 5;
 /// How long nothing may follow. The gateway's own recovery begins 4 to 6 s after it is ready.
 const SILENCE: Duration = Duration::from_secs(7);
+/// What the mock model says before each call.
+const WORDS_BEFORE_A_CALL: &str = "Let me do that.";
 
 /// A turn whose tool is in flight.
 async fn tool_in_flight(rig: &Rig, name: &str) -> Outcome<Work> {
@@ -93,11 +95,14 @@ fn insists(work: &Work) -> Script {
     Script::when(is_native_turn, [Step::call(work.call())]).insisting()
 }
 
-/// Nothing is said to the chat but what has been said.
+/// Nothing is said to the chat but what has been said. The model's own words before a call do not count: whether
+/// and for how long a gateway shows them differs.
 async fn silence(rig: &Rig, from: usize, said: usize) -> Outcome {
-    let more = rig.telegram.wait_for("silence", from + said, SILENCE, |_| true).await;
+    let waited = rig.telegram.wait_for("silence", from, SILENCE, |_| false).await;
+    assert!(waited.is_err());
     let all: Vec<String> = got(rig, from, CHAT).into_iter().map(|m| m.text).collect();
-    assert!(more.is_err() && all.len() == said, "{said} messages expected: {all:#?}");
+    let ours = all.iter().filter(|text| !text.contains(WORDS_BEFORE_A_CALL)).count();
+    assert!(ours == said, "{said} messages expected: {all:#?}");
     Ok(())
 }
 
