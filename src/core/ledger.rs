@@ -50,6 +50,21 @@ pub struct Policy {
     pub redact: Vec<String>,
 }
 
+impl Policy {
+    /// A cut under this policy.
+    fn cut(&self, incident: &str, cause: Cause, detail: Option<String>, at: Stamp) -> Cut {
+        let acts = self.native != Native::Native;
+        Cut {
+            incident: incident.to_owned(),
+            cause,
+            detail,
+            at,
+            hold: acts && self.hold != HoldPolicy::Off,
+            notify: acts && self.notify,
+        }
+    }
+}
+
 /// Which session a report is about.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct SessionRef {
@@ -138,36 +153,14 @@ impl Ledger {
     pub fn new(policy: Policy, records: Vec<Checkpoint>, run: &str, now: Stamp) -> Self {
         let sessions =
             records.into_iter().map(|record| (record.session_key.clone(), record)).collect();
-        let mut ledger = Self {
+        Self {
+            last_cut: policy.cut(run, Cause::Unknown, None, now),
             policy,
             sessions,
             blocked: HashMap::new(),
             gateway: GatewayRef { version: None, boot: run.to_owned() },
             stopping: false,
             failed: BTreeMap::new(),
-            last_cut: Cut {
-                incident: run.to_owned(),
-                cause: Cause::Unknown,
-                detail: None,
-                at: now,
-                hold: false,
-                notify: false,
-            },
-        };
-        ledger.last_cut = ledger.cut(run, Cause::Unknown, None, now);
-        ledger
-    }
-
-    /// A cut under this ledger's policy.
-    fn cut(&self, incident: &str, cause: Cause, detail: Option<String>, at: Stamp) -> Cut {
-        let acts = self.policy.native != Native::Native;
-        Cut {
-            incident: incident.to_owned(),
-            cause,
-            detail,
-            at,
-            hold: acts && self.policy.hold != HoldPolicy::Off,
-            notify: acts && self.policy.notify,
         }
     }
 
@@ -181,7 +174,7 @@ impl Ledger {
         detail: String,
         at: Stamp,
     ) -> Vec<String> {
-        self.last_cut = self.cut(incident, cause, Some(detail), at);
+        self.last_cut = self.policy.cut(incident, cause, Some(detail), at);
         let cut = self.last_cut.clone();
         let max_age_ms = self.policy.max_age_ms;
         let mut changed = Vec::new();
@@ -214,7 +207,7 @@ impl Ledger {
         cause: Cause,
         detail: String,
     ) -> Vec<String> {
-        self.last_cut = self.cut(incident, cause, Some(detail), now);
+        self.last_cut = self.policy.cut(incident, cause, Some(detail), now);
         let cut = self.last_cut.clone();
         let mut changed = Vec::new();
         for (key, record) in &mut self.sessions {
