@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use crate::config;
 use crate::gateway::launch::{self, EnvSnapshot, GatewayCommand};
+use crate::gateway::paths;
 use crate::supervise::{RunPlan, leave_like, run as supervise};
 use crate::telemetry;
 
@@ -60,7 +61,11 @@ fn start(command: GatewayCommand, env: EnvSnapshot, config: config::Loaded) -> i
         Ok(context) => context,
         Err(error) => return no_child(&error.to_string()),
     };
+    let is_gateway = command.args.iter().any(|word| word == "gateway");
+    let configured = paths::configured_port(&context.paths.config_file);
     let plan = RunPlan {
+        is_gateway,
+        port: paths::port(&env, &command.args, configured),
         program: command.program.into_os_string(),
         args: command.args,
         socket: context.socket(),

@@ -15,4 +15,5 @@ pub use settings::{
     AckPolicy, CheckpointSettings, FLUSH_DEADLINE_MS_MAX, GatewaySettings, HoldScope,
     MAX_AGE_MS_MAX, NativePolicy, NoticeSettings, QueueSettings, REDACT_KEY_BYTES_MAX,
     REDACT_KEYS_MAX, RecoverySettings, ReleasePolicy, ResumeConfirm, ResumeSettings, Settings,
+    duration_ms,
 };

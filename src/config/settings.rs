@@ -277,8 +277,10 @@ fn max_age_ms(value: &Spanned<String>) -> Result<u64, Invalid> {
     })
 }
 
-/// Reads `24h`, `90m`, `1h30m`, `1500ms`. `None` for anything else and on overflow.
-fn duration_ms(text: &str) -> Option<u64> {
+/// Reads `24h`, `90m`, `1h30m`, `1500ms`, and what systemd prints (`1min 30s`), in milliseconds. `None` for
+/// anything else and on overflow.
+#[must_use]
+pub fn duration_ms(text: &str) -> Option<u64> {
     let mut rest = text.trim();
     let mut total_ms: u64 = 0;
     if rest.is_empty() {

@@ -294,6 +294,8 @@ pub enum Cause {
     GatewayExit,
     /// A signal that tideover did not send killed the gateway.
     GatewayKilled,
+    /// The gateway did not answer any more and the watchdog ended it.
+    GatewayFrozen,
     /// tideover itself was killed, and the gateway with it.
     TideoverKilled,
     /// The host went down in order while the gateway was stopping.

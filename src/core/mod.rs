@@ -5,12 +5,14 @@
 pub mod canonical;
 pub mod checkpoint;
 pub mod hold;
+pub mod incident;
 pub mod ledger;
 pub mod limits;
 pub mod notice;
 pub mod outbox;
 #[cfg(test)]
 mod properties;
+pub mod readiness;
 pub mod recovery;
 pub mod reducer;
 pub mod retry;

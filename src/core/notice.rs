@@ -178,6 +178,7 @@ pub fn cause_text(cut: &Interruption) -> String {
         Cause::InProcessRestart => "the gateway restarted itself",
         Cause::GatewayExit => "the gateway ended unexpectedly",
         Cause::GatewayKilled => "the gateway was killed or crashed",
+        Cause::GatewayFrozen => "the gateway hung and was restarted",
         Cause::TideoverKilled => "the gateway and its supervisor were killed",
         Cause::HostReboot => "the host was restarted",
         Cause::PowerCut => "the host went down without warning",

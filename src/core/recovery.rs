@@ -29,6 +29,9 @@ pub struct BootRecord {
     /// Who asked it to stop.
     #[serde(default)]
     pub stop: Option<StopRequest>,
+    /// Since when the gateway was given up as frozen, if it was: the watchdog then ends both.
+    #[serde(default)]
+    pub frozen_at: Option<Stamp>,
     /// How the gateway ended.
     #[serde(default)]
     pub exit: Option<ExitFact>,
@@ -70,8 +73,35 @@ pub struct StopRequest {
     /// The sender's executable, where it could still be read.
     #[serde(default)]
     pub executable: Option<String>,
+    /// The sender's unit or scope, where it could still be read.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// Whether the service manager or the whole host was going down when it was asked.
+    #[serde(default)]
+    pub going_down: Option<GoingDown>,
     /// When it arrived.
     pub at: Stamp,
+}
+
+/// What goes down around a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoingDown {
+    /// The user's service manager: a logout without lingering, or a restart of it.
+    UserManager,
+    /// The host.
+    Host,
+}
+
+impl GoingDown {
+    /// In words.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::UserManager => "the user's service manager is going down",
+            Self::Host => "the host is going down",
+        }
+    }
 }
 
 /// How a gateway process ended.
@@ -83,28 +113,52 @@ pub struct ExitFact {
     /// The signal's number that killed it.
     #[serde(default)]
     pub signal: Option<i32>,
+    /// Whether it left a core file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub core: bool,
+    /// Processes that the kernel killed in the unit's control group for want of memory, where that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
     /// When tideover saw it.
     pub at: Stamp,
 }
 
 impl StopRequest {
-    /// `SIGTERM from pid 1 (/usr/lib/systemd/systemd), uid 0`.
+    /// `SIGTERM from pid 1 (/usr/lib/systemd/systemd, init.scope), uid 0`.
     #[must_use]
     pub fn describe(&self) -> String {
         let who = self.executable.as_deref().unwrap_or("executable unknown");
-        format!("{} from pid {} ({who}), uid {}", self.signal, self.pid, self.uid)
+        let unit = self.unit.as_ref().map_or(String::new(), |unit| format!(", {unit}"));
+        let asked =
+            format!("{} from pid {} ({who}{unit}), uid {}", self.signal, self.pid, self.uid);
+        match self.going_down {
+            Some(going_down) => format!("{}: {asked}", going_down.describe()),
+            None => asked,
+        }
+    }
+}
+
+impl StopRequest {
+    /// Whether the whole host was going down.
+    #[must_use]
+    pub fn host_goes_down(&self) -> bool {
+        self.going_down == Some(GoingDown::Host)
     }
 }
 
 impl ExitFact {
-    /// `exit code 1`, `signal 9`.
+    /// `exit code 1`, `signal 9 (out of memory)`.
     #[must_use]
     pub fn describe(&self) -> String {
-        match (self.code, self.signal) {
+        let end = match (self.code, self.signal) {
             (Some(code), _) => format!("exit code {code}"),
             (None, Some(signal)) => format!("signal {signal}"),
             (None, None) => "end not known".to_owned(),
-        }
+        };
+        let core = if self.core { ", core dumped" } else { "" };
+        let memory =
+            if self.oom_kills.is_some_and(|kills| kills > 0) { " (out of memory)" } else { "" };
+        format!("{end}{core}{memory}")
     }
 }
 
@@ -112,6 +166,10 @@ impl ExitFact {
 #[must_use]
 pub fn cause_of_exit(stop: Option<&StopRequest>, exit: &ExitFact) -> (Cause, String) {
     match stop {
+        Some(stop) if stop.host_goes_down() => (
+            Cause::HostReboot,
+            format!("{}; the gateway ended with {}", stop.describe(), exit.describe()),
+        ),
         Some(stop) if stop.signal == "SIGTERM" => (
             Cause::Sigterm,
             format!("{}; the gateway ended with {}", stop.describe(), exit.describe()),
@@ -142,7 +200,7 @@ pub struct Verdict {
 }
 
 /// What kind of end a run had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictKind {
     /// There was no run before.
@@ -155,6 +213,8 @@ pub enum VerdictKind {
     GatewayExit,
     /// The gateway was killed by a signal nobody asked tideover for.
     GatewayKilled,
+    /// The gateway did not answer any more and the watchdog ended it.
+    GatewayFrozen,
     /// tideover was killed.
     TideoverKilled,
     /// The host went down while a stop was under way.
@@ -197,6 +257,10 @@ pub fn verdict(before: Option<&BootRecord>, boot_id: &str, last_trace: Stamp) ->
                 )
             }
         }
+        (Phase::Running, _) if before.frozen_at.is_some() => {
+            let detail = "the gateway did not answer any more; the watchdog ended it";
+            (VerdictKind::GatewayFrozen, detail.to_owned(), before.frozen_at.unwrap_or(last_trace))
+        }
         (Phase::Running, _) if another_boot => {
             (VerdictKind::PowerCut, "the host went down without a stop".to_owned(), last_trace)
         }
@@ -209,15 +273,18 @@ pub fn verdict(before: Option<&BootRecord>, boot_id: &str, last_trace: Stamp) ->
     Verdict { kind, detail, at: at.max(before.started_at) }
 }
 
-fn kind_of_exit(cause: Cause, exit: &ExitFact) -> VerdictKind {
+/// What kind of end a run had whose gateway ended for this cause.
+#[must_use]
+pub fn kind_of_exit(cause: Cause, exit: &ExitFact) -> VerdictKind {
     match cause {
         Cause::Sigterm | Cause::OtherSignal => VerdictKind::CleanStop,
         Cause::GatewayRestart => VerdictKind::SelfRestart,
         Cause::GatewayKilled => VerdictKind::GatewayKilled,
+        Cause::HostReboot => VerdictKind::HostReboot,
+        Cause::GatewayFrozen => VerdictKind::GatewayFrozen,
         Cause::GatewayExit
         | Cause::InProcessRestart
         | Cause::TideoverKilled
-        | Cause::HostReboot
         | Cause::PowerCut
         | Cause::Unknown => {
             if exit.signal.is_some() {
@@ -245,6 +312,10 @@ pub fn cause_after(verdict: &Verdict, before: Option<&BootRecord>) -> Cause {
         VerdictKind::SelfRestart => Cause::GatewayRestart,
         VerdictKind::GatewayExit => Cause::GatewayExit,
         VerdictKind::GatewayKilled => Cause::GatewayKilled,
+        VerdictKind::GatewayFrozen => Cause::GatewayFrozen,
+        VerdictKind::TideoverKilled if stop.is_some_and(StopRequest::host_goes_down) => {
+            Cause::HostReboot
+        }
         // Killed while a stop was under way: the stop is why the work was cut.
         VerdictKind::TideoverKilled if asked_to_stop => stop_cause,
         VerdictKind::TideoverKilled => Cause::TideoverKilled,
@@ -312,10 +383,26 @@ mod tests {
                 uid: 0,
                 from_terminal: false,
                 executable: None,
+                unit: None,
+                going_down: None,
                 at: T1,
             }),
-            exit: exit.map(|(code, signal)| ExitFact { code, signal, at: T1 }),
+            frozen_at: None,
+            exit: exit.map(|(code, signal)| ExitFact {
+                code,
+                signal,
+                core: false,
+                oom_kills: None,
+                at: T1,
+            }),
         }
+    }
+
+    fn down(mut record: BootRecord) -> BootRecord {
+        if let Some(stop) = &mut record.stop {
+            stop.going_down = Some(GoingDown::Host);
+        }
+        record
     }
 
     #[test]
@@ -362,6 +449,24 @@ mod tests {
             (Some(record(Phase::Running, false, None)), "B", K::PowerCut, Cause::PowerCut),
             (Some(record(Phase::Stopping, true, None)), "A", K::TideoverKilled, Cause::Sigterm),
             (Some(record(Phase::Stopping, true, None)), "B", K::HostReboot, Cause::HostReboot),
+            (
+                Some(BootRecord { frozen_at: Some(T1), ..record(Phase::Running, false, None) }),
+                "A",
+                K::GatewayFrozen,
+                Cause::GatewayFrozen,
+            ),
+            (
+                Some(down(record(Phase::Exited, true, Some((Some(0), None))))),
+                "B",
+                K::HostReboot,
+                Cause::HostReboot,
+            ),
+            (
+                Some(down(record(Phase::Stopping, true, None))),
+                "A",
+                K::TideoverKilled,
+                Cause::HostReboot,
+            ),
         ] {
             let verdict = verdict(before.as_ref(), boot, T1);
             assert_eq!(verdict.kind, kind, "{before:?} {boot}");

@@ -2,7 +2,7 @@
 //!
 //! It decides about the child only; what the reports of the plugin mean is the [`ledger`](super::ledger)'s.
 
-use super::recovery::{ExitFact, StopRequest};
+use super::recovery::{ExitFact, GoingDown, StopRequest};
 
 /// Where the supervision of one child stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,10 @@ pub enum Event {
     FlushDone,
     /// The flush deadline ran out.
     FlushDeadline,
+    /// The stop is part of a larger one.
+    GoingDown(GoingDown),
+    /// The time that the larger stop leaves for the drain ran out.
+    DrainDeadline,
     /// The child ended.
     ChildEnded(ExitFact),
 }
@@ -72,6 +76,10 @@ pub enum Effect {
     ForwardContinue,
     /// Say what to use in place of a signal that was not passed on.
     RefuseUsr1,
+    /// Note on disk and in the log what goes down around the stop, and arm the drain's deadline.
+    RecordGoingDown(GoingDown),
+    /// End the child while everything about it can still be written down.
+    Kill,
     /// Mark what is open as cut, make all durable, and leave as the child did.
     Finish(ExitFact),
 }
@@ -186,6 +194,14 @@ impl Supervisor {
             ) => {
                 vec![]
             }
+            (State::Flushing | State::Draining, Event::GoingDown(what)) => {
+                if let Some(stop) = &mut self.stop {
+                    stop.going_down = Some(what);
+                }
+                vec![Effect::RecordGoingDown(what)]
+            }
+            (State::Flushing | State::Draining, Event::DrainDeadline) => vec![Effect::Kill],
+            (State::Running | State::Ended, Event::GoingDown(_) | Event::DrainDeadline) => vec![],
             (State::Running | State::Flushing | State::Draining, Event::ChildEnded(exit)) => {
                 self.state = State::Ended;
                 vec![Effect::Finish(exit)]
@@ -224,6 +240,8 @@ mod tests {
             uid: 0,
             from_terminal: false,
             executable: None,
+            unit: None,
+            going_down: None,
             at: Stamp::from_ms(0),
         }
     }
@@ -232,7 +250,13 @@ mod tests {
         Event::Signal(signal, who())
     }
 
-    const EXIT: ExitFact = ExitFact { code: Some(0), signal: None, at: Stamp::from_ms(0) };
+    const EXIT: ExitFact = ExitFact {
+        code: Some(0),
+        signal: None,
+        core: false,
+        oom_kills: None,
+        at: Stamp::from_ms(0),
+    };
 
     #[test]
     fn term_with_work_in_flight_waits_for_the_flush() {
@@ -291,6 +315,22 @@ mod tests {
         draining.step(signal(Signal::Term), false);
         assert!(!forwards(draining.step(from(true), true)));
         assert!(forwards(draining.step(from(false), true)));
+    }
+
+    #[test]
+    fn a_larger_stop_is_noted_and_its_deadline_ends_the_child() {
+        let mut machine = Supervisor::default();
+        assert_eq!(machine.step(Event::GoingDown(GoingDown::Host), true), []);
+        assert_eq!(machine.step(Event::DrainDeadline, true), []);
+        machine.step(signal(Signal::Term), false);
+        assert_eq!(
+            machine.step(Event::GoingDown(GoingDown::Host), true),
+            [Effect::RecordGoingDown(GoingDown::Host)]
+        );
+        assert!(machine.stop().is_some_and(StopRequest::host_goes_down));
+        assert_eq!(machine.step(Event::DrainDeadline, true), [Effect::Kill]);
+        machine.step(Event::ChildEnded(EXIT), true);
+        assert_eq!(machine.step(Event::DrainDeadline, true), []);
     }
 
     #[test]

@@ -56,6 +56,12 @@ pub async fn probe(port: u16, limit: Duration) -> Health {
     timeout(limit, ask(port)).await.ok().flatten().unwrap_or(Health::Down)
 }
 
+/// Whether the gateway on `port` of the loopback interface answers `/healthz` within `limit`, whatever else it
+/// is busy with.
+pub async fn is_live(port: u16, limit: Duration) -> bool {
+    matches!(timeout(limit, get(port, "/healthz")).await, Ok(Some(_)))
+}
+
 /// `None` when a connection or an exchange failed.
 async fn ask(port: u16) -> Option<Health> {
     let startup = get(port, "/startupz").await?;

@@ -26,6 +26,8 @@ pub const CONFIG_NAME: &str = "openclaw.json";
 const STATE_NAME: &str = ".openclaw";
 const STATE_NAME_LEGACY: &str = ".clawdbot";
 const CONFIG_NAME_LEGACY: &str = "clawdbot.json";
+/// Largest configuration that is read for its port, in bytes.
+const CONFIG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Longest profile name that OpenClaw accepts.
 const PROFILE_BYTES_MAX: usize = 64;
 
@@ -95,6 +97,17 @@ pub fn port(env: &EnvSnapshot, args: &[impl AsRef<OsStr>], configured: Option<u1
         .or(configured)
         .filter(|port| *port > 0)
         .unwrap_or(PORT_DEFAULT)
+}
+
+/// `gateway.port` of OpenClaw's configuration; `None` where it names none or cannot be read.
+pub fn configured_port(config_file: &Path) -> Option<u16> {
+    let file = std::fs::File::open(config_file).ok()?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, CONFIG_BYTES_MAX), &mut text)
+        .ok()?;
+    let config: serde_json::Value =
+        jsonc_parser::parse_to_serde_value(&text, &jsonc_parser::ParseOptions::default()).ok()?;
+    config.get("gateway")?.get("port")?.as_u64().and_then(|port| u16::try_from(port).ok())
 }
 
 /// A port as OpenClaw reads it from the environment: `18789`, `host:18789` or `[::1]:18789`.

@@ -12,6 +12,8 @@ pub enum Place {
     Checkpoints,
     /// `tideover/outbox/`: one file a notice.
     Outbox,
+    /// `tideover/incidents/`: one file for each run that ended badly or left work cut.
+    Incidents,
 }
 
 /// The paths of one state directory.
@@ -40,6 +42,7 @@ impl Layout {
             Place::Checkpoints => self.state_dir.join("sessions").join("checkpoints"),
             Place::State => self.state_dir.join("tideover"),
             Place::Outbox => self.state_dir.join("tideover").join("outbox"),
+            Place::Incidents => self.state_dir.join("tideover").join("incidents"),
         }
     }
 

@@ -1,13 +1,14 @@
-//! tideover's own small records: the boot record and the outbox entries.
+//! tideover's own small records: the boot record, the outbox entries, the incidents.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+use crate::core::incident::{INCIDENT_SCHEMA, Incident};
 use crate::core::outbox::{Entry, SCHEMA as OUTBOX_SCHEMA};
 use crate::core::recovery::{BOOT_SCHEMA, BootRecord};
 
-use super::directory::{Directory, ReadProblem};
+use super::directory::{Directory, ReadProblem, StoreError};
 
 /// File name of the boot record under `tideover/`.
 pub const BOOT_FILE: &str = "boot.json";
@@ -15,6 +16,8 @@ pub const BOOT_FILE: &str = "boot.json";
 const RECORD_BYTES_MAX: u64 = 256 * 1024;
 /// Most outbox entries read at a start.
 const OUTBOX_ENTRIES_MAX: usize = 10_000;
+/// Incidents that are kept; older ones go when a new one comes.
+const INCIDENTS_MAX: usize = 100;
 
 /// Up to this size a record is written for people to read, with line breaks; indentation can make a longer one
 /// many times as long.
@@ -58,6 +61,50 @@ pub fn read_outbox(directory: &Directory) -> (Vec<Entry>, Vec<String>) {
         }
     }
     (entries, problems)
+}
+
+/// The newest `count` incidents, newest first, and a line for each file that cannot be read.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn read_incidents(
+    directory: &Directory,
+    count: usize,
+) -> Result<(Vec<Incident>, Vec<String>), StoreError> {
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for name in incident_names(directory)?.iter().rev().take(count) {
+        match read_incident(directory, name) {
+            Ok(incident) => found.extend(incident),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    Ok((found, problems))
+}
+
+/// One incident by the name of its file.
+///
+/// # Errors
+/// A text that names what is wrong with the file.
+pub fn read_incident(directory: &Directory, name: &str) -> Result<Option<Incident>, String> {
+    read(directory, name, |incident: &Incident| incident.schema == INCIDENT_SCHEMA)
+}
+
+/// Removes the oldest incidents beyond those that are kept.
+///
+/// # Errors
+/// When the directory cannot be listed or a file cannot be removed.
+pub fn prune_incidents(directory: &Directory) -> Result<(), StoreError> {
+    let names = incident_names(directory)?;
+    let surplus = names.len().saturating_sub(INCIDENTS_MAX);
+    names.iter().take(surplus).try_for_each(|name| directory.remove(name))
+}
+
+/// Their file names, oldest first.
+fn incident_names(directory: &Directory) -> Result<Vec<String>, StoreError> {
+    let mut names = directory.names()?;
+    names.retain(|name| name.ends_with(".json") && !name.starts_with('.'));
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn read<T: DeserializeOwned>(

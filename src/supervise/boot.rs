@@ -1,6 +1,8 @@
 //! The boot record on its way: what this run leaves for the next one.
 
-use crate::core::recovery::{BOOT_SCHEMA, BootRecord, ExitFact, Phase, ProcessRef, StopRequest};
+use crate::core::recovery::{
+    BOOT_SCHEMA, BootRecord, ExitFact, GoingDown, Phase, ProcessRef, StopRequest,
+};
 use crate::core::stamp::Stamp;
 
 use super::process;
@@ -17,6 +19,7 @@ pub(super) fn begin(run: &str, boot_id: &str, now: Stamp) -> BootRecord {
         started_at: now,
         phase: Phase::Running,
         stop: None,
+        frozen_at: None,
         exit: None,
     }
 }
@@ -25,6 +28,13 @@ pub(super) fn begin(run: &str, boot_id: &str, now: Stamp) -> BootRecord {
 pub(super) fn stopping(record: &mut BootRecord, who: StopRequest) {
     record.phase = Phase::Stopping;
     record.stop.get_or_insert(who);
+}
+
+/// Notes what goes down around the stop.
+pub(super) fn going_down(record: &mut BootRecord, what: GoingDown) {
+    if let Some(stop) = &mut record.stop {
+        stop.going_down = Some(what);
+    }
 }
 
 /// Notes how the gateway ended.

@@ -9,9 +9,12 @@ use tokio::task::spawn_local;
 use crate::config::{AckPolicy, Settings};
 use crate::control::protocol::{GatewayAuth, flush_request, holds_event};
 use crate::control::server::Peer;
+use crate::core::checkpoint::NoticeStatus;
+use crate::core::incident::Incident;
 use crate::core::ledger::{Ledger, SessionRef};
 use crate::core::outbox::{Attempt, Entry};
-use crate::core::recovery::{BootRecord, Verdict};
+use crate::core::readiness::{Event as VitalEvent, Situation, Tell, status_line};
+use crate::core::recovery::{BootRecord, Verdict, VerdictKind};
 use crate::core::reducer::Report;
 use crate::core::stamp::Stamp;
 use crate::core::supervisor::Supervisor;
@@ -20,8 +23,14 @@ use crate::store::records::{BOOT_FILE, to_bytes};
 use crate::store::{Place, StoreError, Writer};
 
 use super::clock;
+use super::manager::{Downfall, downfall};
 use super::notices::Asked;
+use super::vitals::{Looked, Vitals};
 use super::watch::Watches;
+use super::{evidence, incidents};
+
+/// How long the evidence of a frozen gateway may take to get durable.
+const EVIDENCE_WAIT: Duration = Duration::from_secs(5);
 
 /// What the engine's own tasks report back to the loop.
 #[derive(Debug)]
@@ -58,6 +67,12 @@ pub(super) enum Internal {
     },
     /// The gateway serves without the plugin having said a word.
     PluginMissing,
+    /// A look at the gateway brought something.
+    Looked(Looked),
+    /// The evidence of a frozen gateway is on disk, as well as that can be had.
+    EvidenceKept,
+    /// More than this service is going down.
+    GoingDown(Downfall),
 }
 
 /// A command that outlived the tool call that started it.
@@ -113,6 +128,7 @@ pub(super) struct Engine {
     /// Whether the plugin has said what SIGUSR1 means to its gateway.
     pub(super) usr1_told: bool,
     pub(super) watches: Watches,
+    pub(super) vitals: Vitals,
     pub(super) to_loop: mpsc::Sender<Internal>,
     /// Sessions that the gateway was already asked about and knows no route of.
     pub(super) routes_asked: BTreeSet<String>,
@@ -139,7 +155,7 @@ pub(super) struct Start {
 }
 
 impl Engine {
-    pub(super) fn new(start: Start, to_loop: mpsc::Sender<Internal>) -> Self {
+    pub(super) fn new(start: Start, vitals: Vitals, to_loop: mpsc::Sender<Internal>) -> Self {
         Self {
             settings: start.settings,
             ledger: start.ledger,
@@ -155,6 +171,7 @@ impl Engine {
             incarnation: None,
             usr1_told: false,
             watches: Watches::default(),
+            vitals,
             to_loop,
             routes_asked: BTreeSet::new(),
             ask_again_at: None,
@@ -309,6 +326,104 @@ impl Engine {
         if let Some(plugin) = &self.plugin {
             plugin.peer.send(holds_event(&self.ledger.held(), &self.ledger.interrupted()));
         }
+    }
+
+    /// Writes an incident.
+    pub(super) fn persist_incident(&self, incident: &Incident) {
+        tracing::info!(run = incident.run, "incident written; see `tideover report`");
+        if let Some(store) = &self.store {
+            self.watch_ack("incidents", incidents::write(store, incident));
+        }
+    }
+
+    /// A stop was asked for: the service manager hears of it, and is asked what else goes down.
+    pub(super) fn begin_stop(&mut self) {
+        self.vitals.step(VitalEvent::StopBegun);
+        self.tell_status();
+        if !self.vitals.notifier.is_active() {
+            return;
+        }
+        let to_loop = self.to_loop.clone();
+        spawn_local(async move {
+            if let Some(downfall) = downfall().await {
+                let _ = to_loop.send(Internal::GoingDown(downfall)).await;
+            }
+        });
+    }
+
+    /// Tells the service manager how it is, where that changed.
+    pub(super) fn tell_status(&mut self) {
+        if !self.vitals.notifier.is_active() {
+            return;
+        }
+        let recovering = self.ledger.all().filter(|record| {
+            record.interruption.as_ref().is_some_and(|cut| cut.notice == NoticeStatus::Pending)
+        });
+        let line = status_line(&Situation {
+            stage: self.vitals.stage(),
+            going_down: self.boot.stop.as_ref().is_some_and(|stop| stop.going_down.is_some()),
+            recovering: recovering.count(),
+            held: self.ledger.held().len(),
+            in_flight: self.ledger.all().filter(|record| record.in_flight()).count(),
+            degraded: self.degraded.keys().copied().collect(),
+        });
+        self.vitals.notifier.status(&line);
+    }
+
+    /// Does what the vital signs ask for, beyond what the service manager has been told already.
+    pub(super) fn vital_signs(&mut self, tells: &[Tell]) {
+        for tell in tells {
+            match tell {
+                Tell::Ready => {
+                    let after_ms = self.vitals.uptime().as_millis();
+                    tracing::info!(after_ms, "the gateway is ready");
+                }
+                Tell::Unprobed => self.degrade(
+                    "health",
+                    "no health probe reaches the gateway on its port; the watchdog cannot judge it"
+                        .to_owned(),
+                ),
+                Tell::KeepEvidence => self.keep_evidence(),
+                Tell::Recovered => {
+                    self.boot.frozen_at = None;
+                    self.persist_boot();
+                    tracing::info!("the gateway answers again");
+                }
+                Tell::LetGo => tracing::error!("the gateway is frozen; the watchdog ends it"),
+                Tell::Stopping | Tell::Extend(_) | Tell::Alive => {}
+            }
+        }
+    }
+
+    /// Writes down how a frozen gateway looks, before the watchdog may have it.
+    fn keep_evidence(&mut self) {
+        let now = clock::now();
+        tracing::error!("the gateway does not answer any more; writing down how it looks");
+        self.boot.frozen_at = Some(now);
+        self.persist_boot();
+        let open: Vec<String> = self
+            .ledger
+            .all()
+            .filter(|record| record.in_flight())
+            .map(|record| record.session_key.clone())
+            .collect();
+        let end = incidents::End {
+            kind: VerdictKind::GatewayFrozen,
+            detail: "the gateway did not answer any more".to_owned(),
+            at: now,
+            exit: None,
+            cut: &open,
+        };
+        let version = self.gateway_version.as_deref();
+        let mut incident = incidents::of_this_run(&self.boot, &self.ledger, version, end);
+        let pid = self.boot.gateway.map_or(0, |gateway| gateway.pid);
+        incident.evidence = Some(evidence::gather(pid, self.vitals.answers()));
+        self.persist_incident(&incident);
+        let (kept, to_loop) = (self.barrier(), self.to_loop.clone());
+        spawn_local(async move {
+            let _ = tokio::time::timeout(EVIDENCE_WAIT, kept).await;
+            let _ = to_loop.send(Internal::EvidenceKept).await;
+        });
     }
 
     /// A background command ended by itself. Not believed while the gateway goes down: it was ended then.

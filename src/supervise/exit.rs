@@ -17,7 +17,12 @@ pub enum ChildEnd {
     /// By itself, with a code.
     Code(i32),
     /// By a signal.
-    Signal(i32),
+    Signal {
+        /// Its number.
+        number: i32,
+        /// Whether it left a core file.
+        core: bool,
+    },
 }
 
 impl ChildEnd {
@@ -26,7 +31,7 @@ impl ChildEnd {
     pub fn of(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Code(code),
-            (None, Some(signal)) => Self::Signal(signal),
+            (None, Some(number)) => Self::Signal { number, core: status.core_dumped() },
             // A stopped child is not waited for, so this cannot be; a failure is the honest answer.
             (None, None) => Self::Code(1),
         }
@@ -34,11 +39,12 @@ impl ChildEnd {
 
     /// The same, as the records have it.
     #[must_use]
-    pub fn fact(self, at: Stamp) -> ExitFact {
-        match self {
-            Self::Code(code) => ExitFact { code: Some(code), signal: None, at },
-            Self::Signal(signal) => ExitFact { code: None, signal: Some(signal), at },
-        }
+    pub fn fact(self, at: Stamp, oom_kills: Option<u64>) -> ExitFact {
+        let (code, signal, core) = match self {
+            Self::Code(code) => (Some(code), None, false),
+            Self::Signal { number, core } => (None, Some(number), core),
+        };
+        ExitFact { code, signal, core, oom_kills, at }
     }
 }
 
@@ -48,17 +54,22 @@ impl ChildEnd {
 pub fn leave_like(end: ChildEnd) -> i32 {
     match end {
         ChildEnd::Code(code) => code,
-        ChildEnd::Signal(number) => {
+        ChildEnd::Signal { number, .. } => {
             die_of(number);
             128 + number
         }
     }
 }
 
-fn die_of(number: i32) {
-    // The child's core, if any, is the evidence; ours would only overwrite it.
+/// From here on this process leaves no core file.
+pub(super) fn leave_no_core() {
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let _ = prctl::set_dumpable(false);
+}
+
+fn die_of(number: i32) {
+    // The child's core, if any, is the evidence; ours would only overwrite it.
+    leave_no_core();
     let Ok(signal) = Signal::try_from(number) else { return };
     let mut only = SigSet::empty();
     only.add(signal);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::config::{HoldScope, NativePolicy, ReleasePolicy as ReleaseSetting, Settings};
 use crate::control::socket;
 use crate::core::hold::{HoldPolicy, ReleasePolicy};
+use crate::core::incident::Incident;
 use crate::core::ledger::{Ledger, Native, Policy};
 use crate::core::outbox::Entry;
 use crate::core::recovery::{self, BootRecord, Verdict};
@@ -23,7 +24,7 @@ use super::engine::Start;
 use super::process::{Liveness, boot_id, liveness, new_run_id};
 use super::run::RunPlan;
 use super::signals::{Signals, to_nix};
-use super::{boot, clock};
+use super::{boot, clock, incidents};
 
 /// Set for a gateway that starts with interrupted sessions behind it.
 const INTERRUPTED_VARIABLE: &str = "TIDEOVER_INTERRUPTED";
@@ -65,6 +66,8 @@ pub(super) struct Prepared {
     pub(super) listener: Option<std::os::unix::net::UnixListener>,
     pub(super) previous: Option<BootRecord>,
     pub(super) marked: Vec<String>,
+    /// The incident that the run before could not write itself.
+    pub(super) incident: Option<Incident>,
     _lease: Option<Lease>,
 }
 
@@ -102,6 +105,11 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
     let cause = recovery::cause_after(&before, found.previous.as_ref());
     let marked = ledger.start(now, incident, cause, before.detail.clone(), before.at);
     tell(&before, &ledger, marked.len());
+    let previous = found.previous.as_ref();
+    let incident = previous.and_then(|previous| {
+        incidents::of_run_before(&layout, previous, &before, &ledger, &marked)
+    });
+    incidents::prune(&layout);
     let store = if supervises { start_writer(layout, &mut degraded) } else { None };
     Prepared {
         start: Start {
@@ -117,6 +125,7 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
         listener,
         previous: found.previous,
         marked,
+        incident,
         _lease: lease,
     }
 }

@@ -47,6 +47,38 @@ pub(super) fn executable(pid: u32) -> Option<String> {
     Some(path.to_string_lossy().into_owned())
 }
 
+/// The systemd unit of a process: the last part of its control group that names one.
+pub(super) fn unit(pid: u32) -> Option<String> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
+    group.rsplit('/').find(is_unit).map(str::to_owned)
+}
+
+/// Processor time that a process has used, its ended children's included, in clock ticks.
+pub(super) fn cpu_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    Some(fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum())
+}
+
+/// How many processes of this process's control group the kernel has killed for want of memory.
+pub(super) fn oom_kills() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let (path, file) = groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        match (parts.next()?, parts.next()?) {
+            ("", path) => Some((format!("/sys/fs/cgroup{path}"), "memory.events")),
+            ("memory", path) => {
+                Some((format!("/sys/fs/cgroup/memory{path}"), "memory.oom_control"))
+            }
+            _ => None,
+        }
+    })?;
+    let text = fs::read_to_string(format!("{path}/{file}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
 /// Whether a process is a Node program, to which an unhandled SIGUSR1 opens a debugger.
 pub(super) fn is_node(pid: u32) -> bool {
     executable(pid)
@@ -87,5 +119,6 @@ mod tests {
         assert_eq!(liveness(me.pid, Some(me.start_ticks)), Liveness::Alive);
         assert_eq!(liveness(me.pid, Some(me.start_ticks + 1)), Liveness::Gone);
         assert!(boot_id().len() > 30);
+        assert!(cpu_ticks(me.pid).is_some() && cpu_ticks(u32::MAX).is_none());
     }
 }

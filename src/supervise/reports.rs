@@ -224,8 +224,11 @@ impl Engine {
         self.ledger.set_stopping(self.supervisor.is_stopping());
         self.learn_gateway(start.version, start.signals);
         if let Some(port) = start.port {
+            self.vitals.learn_port(port);
             self.gateway = Some(GatewayLink { port, auth: start.auth.unwrap_or_default() });
         }
+        let tells = self.vitals.step(crate::core::readiness::Event::Started);
+        self.vital_signs(&tells);
         self.phase = Phase::Recovering;
         self.kick_notices();
         Response::Now(self.holds())

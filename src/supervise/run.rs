@@ -12,18 +12,22 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::config::Loaded;
 use crate::control::server;
 use crate::control::server::Incoming;
+use crate::core::incident::is_incident;
 use crate::core::recovery::{self, ExitFact};
 use crate::core::stamp::Stamp;
 use crate::core::supervisor::{Effect, Event, Signal, Usr1};
 use crate::gateway::launch::{EnvSnapshot, env_plan};
+use crate::gateway::restart_intent;
 
 use super::child::{Child, ChildPlan};
 use super::engine::{Engine, Internal};
-use super::exit::ChildEnd;
+use super::exit::{ChildEnd, leave_no_core};
+use super::incidents;
 use super::prepare::{Prepared, await_old_gateway, prepare};
 use super::process::process_ref;
 use super::signals::{Signals, block, to_nix};
-use super::{boot, clock};
+use super::vitals::Vitals;
+use super::{boot, clock, process};
 
 /// What the engine's own tasks may have waiting for the loop.
 const INTERNAL_MAX: usize = 1_024;
@@ -49,6 +53,10 @@ pub struct RunPlan {
     pub state_dir: PathBuf,
     /// Where the control socket goes.
     pub socket: PathBuf,
+    /// Whether the command is a gateway: then it is asked about its health.
+    pub is_gateway: bool,
+    /// The port it will listen on, until the plugin tells another.
+    pub port: u16,
 }
 
 /// Why no child was started.
@@ -100,7 +108,7 @@ pub fn run(plan: RunPlan) -> Result<ChildEnd, RunError> {
         };
         let previous = prepared.previous.as_ref();
         if let Some(signal) = await_old_gateway(previous, &mut signals).await {
-            return Ok(ChildEnd::Signal(signal));
+            return Ok(ChildEnd::Signal { number: signal, core: false });
         }
         let mut child = Child::start(&child_plan, mask).map_err(|source| RunError::Spawn {
             program: plan.program.to_string_lossy().into_owned(),
@@ -117,7 +125,11 @@ async fn serve(
     plan: &RunPlan,
 ) -> Result<ChildEnd, RunError> {
     let (to_loop, mut internal) = mpsc::channel(INTERNAL_MAX);
-    let mut engine = Engine::new(prepared.start, to_loop);
+    let vitals = Vitals::new(&plan.env, child.pid(), plan.port, plan.is_gateway, to_loop.clone());
+    let mut engine = Engine::new(prepared.start, vitals, to_loop);
+    if let Some(incident) = &prepared.incident {
+        engine.persist_incident(incident);
+    }
     for key in &prepared.marked {
         engine.persist_soon(key);
     }
@@ -139,9 +151,12 @@ async fn serve(
     };
     let plugin_deadline = Instant::now() + PLUGIN_WAIT;
     let mut plugin_waited = false;
-    let mut flush_deadline: Option<Instant> = None;
+    let mut deadlines = Deadlines::default();
+    let oom_kills_before = process::oom_kills();
     let end = loop {
+        engine.tell_status();
         let notice_at = engine.next_notice_at().map(instant_of);
+        let look_at = engine.vitals.next_look_at();
         tokio::select! {
             biased;
             signal = signals.next() => match signal {
@@ -150,7 +165,7 @@ async fn serve(
                         engine.supervisor.set_usr1(usr1_of(child, plan));
                     }
                     let effects = engine.supervisor.step(Event::Signal(signal, who), engine.ledger.any_in_flight());
-                    perform(&mut engine, child, &mut flush_deadline, effects);
+                    perform(&mut engine, child, plan, &mut deadlines, effects);
                 }
                 Err(source) => return Err(RunError::System { operation: "read signals", source }),
             },
@@ -158,27 +173,33 @@ async fn serve(
                 Ok(end) => break end,
                 Err(source) => return Err(RunError::System { operation: "wait for the gateway", source }),
             },
-            () = sleep_maybe(flush_deadline) => {
+            () = sleep_maybe(deadlines.flush) => {
                 let effects = engine.supervisor.step(Event::FlushDeadline, true);
-                perform(&mut engine, child, &mut flush_deadline, effects);
+                perform(&mut engine, child, plan, &mut deadlines, effects);
+            }
+            () = sleep_maybe(deadlines.drain) => {
+                deadlines.drain = None;
+                let effects = engine.supervisor.step(Event::DrainDeadline, true);
+                perform(&mut engine, child, plan, &mut deadlines, effects);
             }
             Some(message) = internal.recv() => {
-                let flushed = matches!(message, Internal::FlushDone);
-                take_internal(&mut engine, message);
-                if flushed {
-                    let effects = engine.supervisor.step(Event::FlushDone, true);
-                    perform(&mut engine, child, &mut flush_deadline, effects);
+                if let Some(event) = take_internal(&mut engine, &mut deadlines, message) {
+                    let effects = engine.supervisor.step(event, true);
+                    perform(&mut engine, child, plan, &mut deadlines, effects);
                 }
             }
             Some(message) = recv_maybe(&mut incoming) => take_incoming(&mut engine, message),
             () = sleep_maybe(notice_at) => engine.kick_notices(),
+            () = sleep_maybe(look_at) => engine.vitals.look(),
             () = sleep_until(plugin_deadline), if !plugin_waited => {
                 plugin_waited = true;
-                take_internal(&mut engine, Internal::PluginMissing);
+                take_internal(&mut engine, &mut deadlines, Internal::PluginMissing);
             }
         }
     };
-    let exit = end.fact(clock::now());
+    let oom_kills =
+        process::oom_kills().map(|now| now.saturating_sub(oom_kills_before.unwrap_or(now)));
+    let exit = end.fact(clock::now(), oom_kills);
     engine.supervisor.step(Event::ChildEnded(exit.clone()), true);
     finish(&mut engine, &exit, &mut incoming, &mut internal).await;
     if incoming.is_some() {
@@ -196,16 +217,31 @@ fn usr1_of(child: &Child, plan: &RunPlan) -> Usr1 {
     if may_be_node { Usr1::OpensDebugger } else { Usr1::Handled }
 }
 
+/// When the loop acts although nothing happens.
+#[derive(Debug, Default)]
+struct Deadlines {
+    /// The end of the final flush.
+    flush: Option<Instant>,
+    /// The end of the drain, when more than this service goes down.
+    drain: Option<Instant>,
+    /// When the stop began.
+    stop_begun: Option<Instant>,
+}
+
 fn perform(
     engine: &mut Engine,
     child: &Child,
-    flush_deadline: &mut Option<Instant>,
+    plan: &RunPlan,
+    deadlines: &mut Deadlines,
     effects: Vec<Effect>,
 ) {
     for effect in effects {
         match effect {
             Effect::Forward(signal) => {
-                *flush_deadline = None;
+                deadlines.flush = None;
+                if signal == Signal::Term {
+                    hand_over_restart_intent(child, plan);
+                }
                 child.signal(to_nix(signal));
             }
             Effect::ForwardContinue => child.signal(nix::sys::signal::Signal::SIGCONT),
@@ -220,9 +256,21 @@ fn perform(
                 engine.ledger.set_stopping(true);
                 boot::stopping(&mut engine.boot, who);
                 engine.persist_boot();
+                deadlines.stop_begun.get_or_insert_with(Instant::now);
+                engine.begin_stop();
+            }
+            Effect::RecordGoingDown(what) => {
+                tracing::info!("{}", what.describe());
+                boot::going_down(&mut engine.boot, what);
+                engine.persist_boot();
+                engine.vitals.step(crate::core::readiness::Event::GoingDown);
+            }
+            Effect::Kill => {
+                tracing::warn!("the drain took all the time there is; ending the gateway");
+                child.signal(nix::sys::signal::Signal::SIGKILL);
             }
             Effect::StartFlush => {
-                *flush_deadline = Some(Instant::now() + engine.flush_deadline());
+                deadlines.flush = Some(Instant::now() + engine.flush_deadline());
                 engine.start_flush();
             }
             Effect::FlushMissed => tracing::warn!(
@@ -236,9 +284,41 @@ fn perform(
     }
 }
 
-fn take_internal(engine: &mut Engine, message: Internal) {
+/// An old gateway drains on SIGTERM only where its restart intent names it.
+fn hand_over_restart_intent(child: &Child, plan: &RunPlan) {
+    match restart_intent::hand_over(&plan.state_dir, std::process::id(), child.pid()) {
+        Ok(true) => tracing::info!("handed the restart intent over to the gateway"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!("the gateway will stop without its drain: {error}"),
+    }
+}
+
+/// Takes a message of the engine's own tasks; what the supervisor machine must hear of it.
+fn take_internal(
+    engine: &mut Engine,
+    deadlines: &mut Deadlines,
+    message: Internal,
+) -> Option<Event> {
     match message {
-        Internal::FlushDone => tracing::info!("flush done"),
+        Internal::FlushDone => {
+            tracing::info!("flush done");
+            return Some(Event::FlushDone);
+        }
+        Internal::GoingDown(downfall) => {
+            let begun = deadlines.stop_begun.unwrap_or_else(Instant::now);
+            deadlines.drain = Some(begun + Duration::from_millis(downfall.drain_ms));
+            return Some(Event::GoingDown(downfall.what));
+        }
+        Internal::Looked(looked) => {
+            let tells = engine.vitals.looked(looked);
+            engine.vital_signs(&tells);
+        }
+        Internal::EvidenceKept => {
+            // systemd ends this process with SIGABRT now; the gateway's state is the evidence, not ours.
+            leave_no_core();
+            let tells = engine.vitals.step(crate::core::readiness::Event::EvidenceKept);
+            engine.vital_signs(&tells);
+        }
         Internal::Stored { what, key, result } => engine.stored(what, key, result),
         Internal::BackgroundEnded(command) => engine.background_ended(&command),
         Internal::NoticeReady { key } => engine.notice_ready(&key),
@@ -251,6 +331,7 @@ fn take_internal(engine: &mut Engine, message: Internal) {
             }
         }
     }
+    None
 }
 
 fn take_incoming(engine: &mut Engine, message: Incoming) {
@@ -297,11 +378,24 @@ async fn finish(
     }
     let (cause, detail) = recovery::cause_of_exit(engine.boot.stop.as_ref(), exit);
     let run = engine.boot.run.clone();
+    let said = detail.clone();
     let cut = engine.ledger.interrupt_all(clock::now(), &run, cause, detail);
     for key in &cut {
         engine.persist_soon(key);
     }
-    tracing::info!(end = exit.describe(), interrupted = cut.len(), "gateway exited");
+    tracing::info!(
+        end = exit.describe(),
+        interrupted = cut.len(),
+        uptime_s = engine.vitals.uptime().as_secs(),
+        "gateway exited"
+    );
+    let kind = recovery::kind_of_exit(cause, exit);
+    if is_incident(kind, cut.len()) {
+        let version = engine.gateway_version.as_deref();
+        let end = incidents::End { kind, detail: said, at: exit.at, exit: Some(exit), cut: &cut };
+        let incident = incidents::of_this_run(&engine.boot, &engine.ledger, version, end);
+        engine.persist_incident(&incident);
+    }
     let deadline = Instant::now() + LAST_WRITES_WAIT;
     // A record that says how this run ended must not be there before what the run before left to be marked.
     let _ = timeout_at(deadline, engine.barrier()).await;

@@ -89,6 +89,8 @@ fn sender(signal: NixSignal, info: &siginfo) -> StopRequest {
         uid,
         from_terminal: info.ssi_code == SI_KERNEL,
         executable: process::executable(pid),
+        unit: process::unit(pid),
+        going_down: None,
         at: clock::now(),
     }
 }

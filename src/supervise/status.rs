@@ -26,6 +26,7 @@ impl Engine {
                 "pid": self.boot.gateway.map(|process| process.pid),
                 "version": self.gateway_version,
                 "port": self.gateway.as_ref().map(|link| link.port),
+                "readiness": self.vitals.stage().name(),
             },
             "plugin": {
                 "connected": self.plugin.is_some(),
