@@ -8,6 +8,8 @@
 )]
 
 pub(crate) mod incident;
+pub(crate) mod lab;
+pub(crate) mod unit;
 
 use std::error::Error;
 use std::fs::File;
