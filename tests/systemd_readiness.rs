@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::Outcome;
-use support::lab::{Lab, LabOptions};
+use support::lab::{Lab, LabOptions, TIDEOVER};
 use support::unit::{Cut, Run};
 use tideover::drill::processes::{Held, Signal};
 
@@ -117,6 +117,12 @@ fn a_frozen_gateway_is_evidenced_and_replaced_and_a_short_freeze_is_left_alone()
     let answers = evidence["health"].as_array().ok_or("no answers")?;
     assert!(answers.iter().any(|a| a["answer"] == "live"), "{evidence:#}");
     assert_eq!(answers.last().map(|a| &a["answer"]), Some(&"no answer".into()), "{evidence:#}");
+    let report = lab.user(&[TIDEOVER, "report"])?.ok()?;
+    assert!(report.contains("the gateway hung and the watchdog ended it"), "{report}");
+    assert!(report.contains(UNIT) && report.lines().count() <= 24, "{report}");
+    let json: Value =
+        serde_json::from_str(&lab.user(&[TIDEOVER, "report", "--json", "--unit", UNIT])?.ok()?)?;
+    assert_eq!(json["incidents"][0], *incident);
     Ok(())
 }
 

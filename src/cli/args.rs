@@ -63,6 +63,8 @@ pub(super) enum Verb {
     Sessions(Sessions),
     /// Make every open checkpoint durable now.
     Flush,
+    /// How the last runs ended that did not end in good order, or that left work cut.
+    Report(Report),
     /// Bring the companion plugin into the gateway's configuration.
     Install(Install),
     /// Take it out again; the configuration gets its bytes back.
@@ -108,6 +110,16 @@ pub(super) struct Status {
     /// Print again every second until interrupted.
     #[arg(long)]
     pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Report {
+    /// How many incidents, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) last: usize,
+    /// Only those of this unit.
+    #[arg(long, value_name = "NAME")]
+    pub(super) unit: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod drill;
 mod flush;
 mod install;
 mod output;
+mod report;
 mod sessions;
 mod shell;
 mod status;
@@ -68,6 +69,7 @@ pub fn main(argv: Vec<OsString>) -> i32 {
         Verb::Status(status) => status::run(&cli.global, &status),
         Verb::Sessions(sessions) => sessions::run(&cli.global, &sessions),
         Verb::Drill(drill) => drill::run(&cli.global, &drill),
+        Verb::Report(report) => report::run(&cli.global, &report),
         Verb::Flush => flush::run(&cli.global),
         Verb::Install(install) => install::install(&cli.global, &install),
         Verb::Uninstall(uninstall) => install::uninstall(&cli.global, &uninstall),
