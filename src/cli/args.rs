@@ -63,6 +63,8 @@ pub(super) enum Verb {
     Sessions(Sessions),
     /// Make every open checkpoint durable now.
     Flush,
+    /// Check everything tideover needs; each finding comes with its fix.
+    Doctor,
     /// How the last runs ended that did not end in good order, or that left work cut.
     Report(Report),
     /// Bring the companion plugin into the gateway's configuration.

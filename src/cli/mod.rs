@@ -2,6 +2,7 @@
 
 mod args;
 mod context;
+mod doctor;
 mod drill;
 mod flush;
 mod install;
@@ -69,6 +70,7 @@ pub fn main(argv: Vec<OsString>) -> i32 {
         Verb::Status(status) => status::run(&cli.global, &status),
         Verb::Sessions(sessions) => sessions::run(&cli.global, &sessions),
         Verb::Drill(drill) => drill::run(&cli.global, &drill),
+        Verb::Doctor => doctor::run(&cli.global),
         Verb::Report(report) => report::run(&cli.global, &report),
         Verb::Flush => flush::run(&cli.global),
         Verb::Install(install) => install::install(&cli.global, &install),

@@ -21,7 +21,12 @@ impl Engine {
             "schema": STATUS_SCHEMA,
             "running": true,
             "phase": self.phase_name(),
-            "supervisor": { "pid": self.boot.supervisor.pid, "run": self.boot.run, "started_at": self.boot.started_at },
+            "supervisor": {
+                "pid": self.boot.supervisor.pid,
+                "version": env!("CARGO_PKG_VERSION"),
+                "run": self.boot.run,
+                "started_at": self.boot.started_at,
+            },
             "gateway": {
                 "pid": self.boot.gateway.map(|process| process.pid),
                 "version": self.gateway_version,
