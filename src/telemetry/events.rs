@@ -1,0 +1,156 @@
+//! Every kind of event that has an id: what it says, which fields it has, what to do next.
+//!
+//! A call site names its kind with `event = events::START.name`; the writer adds id and hint. The ids are for
+//! ever: a kind that changes its meaning gets a new one. `packaging/journal/` explains each to people, and the
+//! tests below hold code, catalog and table together.
+
+/// One kind of event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Its name, `TIDEOVER_EVENT`.
+    pub name: &'static str,
+    /// Its `MESSAGE_ID`.
+    pub id: &'static str,
+    /// What has happened.
+    pub says: &'static str,
+    /// The next command, `TIDEOVER_HINT`: a catalog needs root, this does not.
+    pub hint: &'static str,
+    /// Its fields as a call site writes them, with their meaning.
+    pub fields: &'static [(&'static str, &'static str)],
+}
+
+/// The kind of that name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Kind> {
+    ALL.iter().copied().find(|kind| kind.name == name)
+}
+
+macro_rules! kinds {
+    ($(
+        #[doc = $says:literal]
+        $constant:ident: $name:literal $id:literal, hint $hint:literal $(, $field:ident: $meaning:literal)*;
+    )*) => {
+        $(
+            #[doc = $says]
+            pub const $constant: Kind = Kind {
+                name: $name,
+                id: $id,
+                says: $says.trim_ascii_start(),
+                hint: $hint,
+                fields: &[$((stringify!($field), $meaning)),*],
+            };
+        )*
+        /// All of them.
+        pub const ALL: &[&Kind] = &[$(&$constant),*];
+    };
+}
+
+kinds! {
+    /// tideover starts and has read what the run before left.
+    START: "start" "b5098487b6af48bb9b884993287f248f", hint "tideover status",
+        previous: "how the run before ended",
+        detail: "the same in words",
+        found: "sessions found interrupted by this start",
+        open: "sessions whose interruption is still open";
+    /// The gateway serves.
+    READY: "ready" "7723b193b1164df1b6ca83690392e8b9", hint "tideover status",
+        gateway_pid: "the gateway's process",
+        gateway_version: "its version as it says itself",
+        took_ms: "time from tideover's start";
+    /// A signal asked for a stop.
+    STOP_REQUESTED: "stop-requested" "94096b78da254860b79c4cc791b95c93", hint "tideover status",
+        signal: "the signal",
+        pid: "the sender's process, 0 for the kernel",
+        uid: "the sender's user",
+        executable: "the sender's program",
+        unit: "the sender's unit";
+    /// All that was reported is on disk; the signal goes on to the gateway.
+    FLUSH_DONE: "flush-done" "a5c02cdcd654496e859a4079408c7e25", hint "tideover sessions list";
+    /// The final flush took too long and the signal went on to the gateway.
+    FLUSH_MISSED: "flush-missed" "2ab3fc6a58a6471d8d780bb028333dde", hint "tideover sessions list";
+    /// The host goes down and the gateway with it.
+    HOST_GOING_DOWN: "host-going-down" "bcd505b2f63f44b590ae4bd83258fd1c", hint "tideover sessions list",
+        open: "sessions with work under way",
+        budget_ms: "what the gateway is given to end";
+    /// The gateway says that it goes down.
+    GATEWAY_STOPPING: "gateway-stopping" "c8defd6e852a4e34a22b575e7fb290b2", hint "tideover sessions list",
+        reason: "the gateway's own word";
+    /// The gateway's process ended.
+    GATEWAY_EXITED: "gateway-exited" "015e4a1748f24bb0958323b8d5042e9b", hint "tideover report --last 1",
+        end: "exit code or signal, in words",
+        code: "its exit code",
+        signal: "the signal's number that ended it",
+        core_dumped: "whether it left a core",
+        oom_kills: "kills for memory in its control group during the run",
+        uptime_ms: "how long it ran",
+        interrupted: "sessions that this cut";
+    /// The gateway restarted inside its process.
+    RESTARTED_IN_PROCESS: "restarted-in-process" "f77e805ba7d1434bbff91382d49e23e0", hint "tideover sessions list",
+        interrupted: "sessions that this cut";
+    /// A session was cut in its work; one record for each.
+    INTERRUPTION_FOUND: "interruption-found" "2eb336326fac4643a427643301f92908", hint "tideover sessions list",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        interruption: "the interruption's id",
+        cause: "why, as in the checkpoint",
+        tool: "the tool that was running";
+    /// Effects are held in a session until its user has spoken.
+    HOLD_ARMED: "hold-armed" "87282416ea294c3f88736c5731998ea3", hint "tideover sessions list",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        interruption: "the interruption's id";
+    /// A tool call was held.
+    TOOL_HELD: "tool-held" "f8b062a955b942bd9192ee3349d894bf", hint "tideover sessions list",
+        tool: "the tool's name",
+        end_turn: "whether the turn was ended with it";
+    /// A hold was lifted.
+    HOLD_RELEASED: "hold-released" "96b1f7e5b8ca47b2b1fac71c5155d9c2", hint "tideover sessions list",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        by: "what lifted it: message, shell, resume, policy, or gone with its session";
+    /// The channel took a notice.
+    NOTICE_SENT: "notice-sent" "dd3cfb6318cd4933aa1c51f9ce8bea46", hint "tideover status",
+        notice: "the notice's key, a hash",
+        tries: "tries so far";
+    /// A try at a notice ended without a delivery that is known of; it is tried again.
+    NOTICE_UNCERTAIN: "notice-uncertain" "65deedc0d79e452190760f2a7480ef42", hint "tideover status",
+        notice: "the notice's key, a hash",
+        tries: "tries so far";
+    /// A notice will not be sent.
+    NOTICE_GIVEN_UP: "notice-given-up" "646f8b77c4af40d7a844d122ff04b214", hint "tideover status",
+        notice: "the notice's key, a hash",
+        tries: "tries so far";
+    /// An interrupted session has no route to a person.
+    NOTICE_NO_ROUTE: "notice-no-route" "26ff5c4b11f14b76a8cd5edb3dc74131", hint "tideover sessions list",
+        interruption: "the interruption's id";
+    /// Nothing is left to tell after a start.
+    HANDED_OFF: "handed-off" "eb7a67ef68b44c3f87eeaa404e232d48", hint "tideover status",
+        held: "sessions whose effects are held";
+    /// A message that the gateway had queued was sent once more.
+    QUEUE_RETRIED: "queue-retried" "f03241fb18974ea78ddc023ed7b78d73", hint "tideover status",
+        entry: "the entry's id",
+        tries: "tries so far";
+    /// An interrupted call was run once more on a person's word.
+    RERUN: "rerun" "ed37e958628446c18803e0b766afd806", hint "tideover sessions list",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        tool: "the tool's name",
+        attempt: "1 for the first run of the call";
+    /// tideover does less than it should.
+    DEGRADED: "degraded" "8188b61618af49349fb013c789ebbda3", hint "tideover doctor",
+        concern: "what it is about; the message says why";
+    /// A reason for being degraded is gone.
+    RESTORED: "restored" "7a6cd071c7ba411e845f5f32229ea723", hint "tideover status",
+        concern: "what it was about";
+    /// The gateway does not answer any more: what was seen before the watchdog lets go.
+    WATCHDOG_EVIDENCE: "watchdog-evidence" "f3165adb0a674b5795f36710a781236b", hint "tideover report --last 1",
+        gateway_pid: "the gateway's process",
+        silent_ms: "time since its last answer",
+        last_health: "its last answers",
+        process_state: "the state of its process",
+        wait_channel: "where in the kernel it waits",
+        memory_kib: "its resident memory",
+        open: "sessions with work under way";
+    /// An incident was written down.
+    INCIDENT_WRITTEN: "incident-written" "c1663c7944ff4cc6ad046e5289a6aa8a", hint "tideover report --last 1",
+        incident: "its id";
+    /// The log was read too slowly, or not at all, and records were dropped.
+    RECORDS_DROPPED: "records-dropped" "03c6fc340b864ab9b1c50cc455adfb29", hint "journalctl --header",
+        count: "how many";
+}
