@@ -21,10 +21,12 @@ use crate::core::supervisor::Supervisor;
 use crate::store::checkpoints::FileNames;
 use crate::store::records::{BOOT_FILE, to_bytes};
 use crate::store::{Place, StoreError, Writer};
+use crate::telemetry::events;
 
 use super::clock;
 use super::manager::{Downfall, downfall};
 use super::notices::Asked;
+use super::said::Said;
 use super::vitals::{Looked, Vitals};
 use super::watch::Watches;
 use super::{evidence, incidents};
@@ -129,6 +131,7 @@ pub(super) struct Engine {
     pub(super) usr1_told: bool,
     pub(super) watches: Watches,
     pub(super) vitals: Vitals,
+    pub(super) said: Said,
     pub(super) to_loop: mpsc::Sender<Internal>,
     /// Sessions that the gateway was already asked about and knows no route of.
     pub(super) routes_asked: BTreeSet<String>,
@@ -146,6 +149,7 @@ pub(super) struct Engine {
 pub(super) struct Start {
     pub(super) settings: Settings,
     pub(super) ledger: Ledger,
+    pub(super) said: Said,
     pub(super) boot: BootRecord,
     pub(super) before: Verdict,
     pub(super) names: FileNames,
@@ -172,6 +176,7 @@ impl Engine {
             usr1_told: false,
             watches: Watches::default(),
             vitals,
+            said: start.said,
             to_loop,
             routes_asked: BTreeSet::new(),
             ask_again_at: None,
@@ -190,7 +195,7 @@ impl Engine {
     /// Notes a reason; said once in the log.
     pub(super) fn degrade(&mut self, concern: &'static str, why: String) {
         if self.degraded.get(concern) != Some(&why) {
-            tracing::warn!(concern, "degraded: {why}");
+            tracing::warn!(event = events::DEGRADED.name, concern, "degraded: {why}");
             self.degraded.insert(concern, why);
         }
     }
@@ -198,7 +203,7 @@ impl Engine {
     /// Takes a reason back.
     pub(super) fn restore(&mut self, concern: &'static str) {
         if self.degraded.remove(concern).is_some() {
-            tracing::info!(concern, "no longer degraded");
+            tracing::info!(event = events::RESTORED.name, concern, "no longer degraded");
         }
     }
 
@@ -321,8 +326,15 @@ impl Engine {
         });
     }
 
+    /// Says in the log which sessions were cut, held or released since it last did.
+    pub(super) fn say_sessions(&mut self) {
+        self.said.say_cuts(&self.ledger);
+        self.said.say_holds(&self.ledger);
+    }
+
     /// Tells the plugin which sessions are held or interrupted now.
-    pub(super) fn announce_holds(&self) {
+    pub(super) fn announce_holds(&mut self) {
+        self.say_sessions();
         if let Some(plugin) = &self.plugin {
             plugin.peer.send(holds_event(&self.ledger.held(), &self.ledger.interrupted()));
         }
@@ -330,7 +342,11 @@ impl Engine {
 
     /// Writes an incident.
     pub(super) fn persist_incident(&self, incident: &Incident) {
-        tracing::info!(run = incident.run, "incident written; see `tideover report`");
+        tracing::info!(
+            event = events::INCIDENT_WRITTEN.name,
+            incident = incident.run,
+            "incident written; see `tideover report`"
+        );
         if let Some(store) = &self.store {
             self.watch_ack("incidents", incidents::write(store, incident));
         }
@@ -375,8 +391,13 @@ impl Engine {
         for tell in tells {
             match tell {
                 Tell::Ready => {
-                    let after_ms = self.vitals.uptime().as_millis();
-                    tracing::info!(after_ms, "the gateway is ready");
+                    tracing::info!(
+                        event = events::READY.name,
+                        took_ms = self.vitals.uptime().as_millis(),
+                        gateway_pid = self.boot.gateway.map(|gateway| gateway.pid),
+                        gateway_version = self.gateway_version.as_deref(),
+                        "the gateway is ready"
+                    );
                 }
                 Tell::Unprobed => self.degrade(
                     "health",
@@ -387,9 +408,12 @@ impl Engine {
                 Tell::Recovered => {
                     self.boot.frozen_at = None;
                     self.persist_boot();
-                    tracing::info!("the gateway answers again");
+                    tracing::info!(event = events::ANSWERS_AGAIN.name, "the gateway answers again");
                 }
-                Tell::LetGo => tracing::error!("the gateway is frozen; the watchdog ends it"),
+                Tell::LetGo => tracing::error!(
+                    event = events::WATCHDOG_LETS_GO.name,
+                    "the gateway is frozen; the watchdog ends it"
+                ),
                 Tell::Stopping | Tell::Extend(_) | Tell::Alive => {}
             }
         }
@@ -398,7 +422,6 @@ impl Engine {
     /// Writes down how a frozen gateway looks, before the watchdog may have it.
     fn keep_evidence(&mut self) {
         let now = clock::now();
-        tracing::error!("the gateway does not answer any more; writing down how it looks");
         self.boot.frozen_at = Some(now);
         self.persist_boot();
         let open: Vec<String> = self
@@ -417,7 +440,20 @@ impl Engine {
         let version = self.gateway_version.as_deref();
         let mut incident = incidents::of_this_run(&self.boot, &self.ledger, version, end);
         let pid = self.boot.gateway.map_or(0, |gateway| gateway.pid);
-        incident.evidence = Some(evidence::gather(pid, self.vitals.answers()));
+        let evidence = evidence::gather(pid, self.vitals.answers());
+        let main = evidence.threads.first();
+        tracing::error!(
+            event = events::WATCHDOG_EVIDENCE.name,
+            gateway_pid = pid,
+            last_health = evidence::answers_in_words(&evidence),
+            process_state = main.map(|thread| thread.state.as_str()),
+            wait_channel = main.and_then(|thread| thread.waits_in.as_deref()),
+            threads = evidence.threads.len(),
+            memory_kib = evidence.resident_kib,
+            open = open.len(),
+            "the gateway does not answer any more; how it looks is written down"
+        );
+        incident.evidence = Some(evidence);
         self.persist_incident(&incident);
         let (kept, to_loop) = (self.barrier(), self.to_loop.clone());
         spawn_local(async move {

@@ -8,6 +8,8 @@ use super::vitals::Answered;
 
 /// Most threads that are written down.
 const THREADS_MAX: usize = 128;
+/// Most answers that the log repeats; the incident file has them all.
+const ANSWERS_SAID_MAX: usize = 4;
 
 /// Gathers what /proc shows of a process. Reads only files that a hung process cannot hold up.
 pub(super) fn gather(pid: u32, answers: Vec<Answered>) -> Evidence {
@@ -26,6 +28,13 @@ pub(super) fn gather(pid: u32, answers: Vec<Answered>) -> Evidence {
         swapped_kib: kib("VmSwap"),
         peak_kib: kib("VmHWM"),
     }
+}
+
+/// The last answers to probes, for the log.
+pub(super) fn answers_in_words(evidence: &Evidence) -> String {
+    let last = evidence.health.len().saturating_sub(ANSWERS_SAID_MAX);
+    let words = evidence.health[last..].iter();
+    words.map(|it| format!("{} in {} ms", it.answer, it.took_ms)).collect::<Vec<_>>().join("; ")
 }
 
 fn threads(pid: u32) -> Vec<ThreadState> {

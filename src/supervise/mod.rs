@@ -14,6 +14,7 @@ mod prepare;
 mod process;
 mod reports;
 mod run;
+mod said;
 mod signals;
 mod status;
 mod sys;

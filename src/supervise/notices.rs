@@ -11,6 +11,7 @@ use crate::core::notice::{possibly_repeated, question_text, user_text};
 use crate::core::outbox::{Attempt, Entry, SCHEMA, SendState, key_of};
 use crate::core::stamp::Stamp;
 use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret, SendOutcome, SendRequest};
+use crate::telemetry::events;
 
 use super::clock;
 use super::engine::{Engine, GatewayLink, Internal, Phase};
@@ -187,6 +188,7 @@ impl Engine {
             id.filter(|id| self.ledger.set_notice(clock::now(), key, id, NoticeStatus::NoRoute));
         if let Some(id) = noted {
             tracing::warn!(
+                event = events::NOTICE_NO_ROUTE.name,
                 interruption = id,
                 "an interrupted session has no route to a person; see `tideover status`"
             );
@@ -252,13 +254,21 @@ impl Engine {
         // The reason may hold an address, so it stays in the entry and out of the log.
         let sessions = entry.sessions.clone();
         match state {
-            SendState::Delivered => tracing::info!(key, tries, "notice sent"),
+            SendState::Delivered => {
+                tracing::info!(event = events::NOTICE_SENT.name, notice = key, tries, "notice sent")
+            }
             SendState::Failed => {
-                tracing::error!(key, tries, "notice given up; see `tideover status`")
+                tracing::error!(
+                    event = events::NOTICE_GIVEN_UP.name,
+                    notice = key,
+                    tries,
+                    "notice given up; see `tideover status`"
+                )
             }
             SendState::Pending | SendState::Attempting | SendState::Uncertain => {
                 tracing::warn!(
-                    key,
+                    event = events::NOTICE_UNCERTAIN.name,
+                    notice = key,
                     tries,
                     "notice not known to be sent yet; see `tideover status`"
                 );
@@ -282,7 +292,11 @@ impl Engine {
         });
         let next = if open || pending { Phase::Recovering } else { Phase::HandedOff };
         if self.phase != next && next == Phase::HandedOff {
-            tracing::info!(held = self.ledger.held().len(), "handed off");
+            tracing::info!(
+                event = events::HANDED_OFF.name,
+                held = self.ledger.held().len(),
+                "handed off"
+            );
         }
         self.phase = next;
     }

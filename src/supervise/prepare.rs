@@ -19,10 +19,12 @@ use crate::store::checkpoints::{Scan, scan};
 use crate::store::lease::{Asked, Lease, ask};
 use crate::store::records::{read_boot, read_outbox};
 use crate::store::{Directory, Layout, Place, Writer};
+use crate::telemetry::events;
 
 use super::engine::Start;
 use super::process::{Liveness, boot_id, liveness, new_run_id};
 use super::run::RunPlan;
+use super::said::{Said, name_of};
 use super::signals::{Signals, to_nix};
 use super::{boot, clock, incidents};
 
@@ -101,10 +103,13 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
         .unwrap_or(now);
     let before = recovery::verdict(found.previous.as_ref(), &boot_id, last_trace);
     let mut ledger = Ledger::new(policy_of(&plan.config.settings), found.scan.records, &run, now);
+    let mut said = Said::before(&ledger);
     let incident = found.previous.as_ref().map_or(run.as_str(), |record| record.run.as_str());
     let cause = recovery::cause_after(&before, found.previous.as_ref());
     let marked = ledger.start(now, incident, cause, before.detail.clone(), before.at);
     tell(&before, &ledger, marked.len());
+    said.say_cuts(&ledger);
+    said.say_holds(&ledger);
     let previous = found.previous.as_ref();
     let incident = previous.and_then(|previous| {
         incidents::of_run_before(&layout, previous, &before, &ledger, &marked)
@@ -115,6 +120,7 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
         start: Start {
             settings: plan.config.settings.clone(),
             ledger,
+            said,
             boot: boot::begin(&run, &boot_id, now),
             before,
             names: found.scan.names,
@@ -131,13 +137,20 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
 }
 
 fn note(degraded: &mut BTreeMap<&'static str, String>, concern: &'static str, why: String) {
-    tracing::warn!(concern, "degraded: {why}");
+    tracing::warn!(event = events::DEGRADED.name, concern, "degraded: {why}");
     degraded.insert(concern, why);
 }
 
 fn tell(before: &Verdict, ledger: &Ledger, marked: usize) {
     let open = ledger.interrupted().len();
-    tracing::info!(previous = ?before.kind, detail = before.detail, found = marked, open, "start");
+    tracing::info!(
+        event = events::START.name,
+        previous = name_of(&before.kind),
+        detail = before.detail,
+        found = marked,
+        open,
+        "start"
+    );
 }
 
 /// The lease, and whether this process may supervise. Without one that could be asked for it still does.

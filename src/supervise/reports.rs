@@ -13,6 +13,7 @@ use crate::core::ledger::{Answer, Ending, Native, SessionRef, Step};
 use crate::core::reducer::{Intent, Report};
 use crate::core::supervisor::Usr1;
 use crate::store::StoreError;
+use crate::telemetry::events;
 
 use super::clock;
 use super::engine::{BackgroundCommand, Engine, GatewayLink, Phase, Plugin};
@@ -136,7 +137,11 @@ impl Engine {
         match request {
             Request::GatewayStart(start) => self.gateway_started(start),
             Request::GatewayStop { reason, .. } => {
-                tracing::info!(reason, "the gateway goes down");
+                tracing::info!(
+                    event = events::GATEWAY_STOPPING.name,
+                    reason,
+                    "the gateway goes down"
+                );
                 for key in self.ledger.gateway_stops(now) {
                     self.persist_soon(&key);
                 }
@@ -213,7 +218,12 @@ impl Engine {
         let detail = "the gateway restarted inside its process".to_owned();
         let now = clock::now();
         let cut = self.ledger.interrupt_all(now, &incident, Cause::InProcessRestart, detail);
-        tracing::info!(interrupted = cut.len(), "the gateway restarted inside its process");
+        tracing::info!(
+            event = events::RESTARTED_IN_PROCESS.name,
+            interrupted = cut.len(),
+            "the gateway restarted inside its process"
+        );
+        self.say_sessions();
         for key in cut {
             self.persist_soon(&key);
         }
@@ -250,7 +260,12 @@ impl Engine {
                 if ask_user {
                     self.ask_user(&session.key);
                 }
-                tracing::info!(tool = name, end_turn, "held a tool call until the user has spoken");
+                tracing::info!(
+                    event = events::TOOL_HELD.name,
+                    tool = name,
+                    end_turn,
+                    "held a tool call until the user has spoken"
+                );
                 Response::Now(json!({
                     "durable": true, "allow": false, "reason": reason, "end_turn": end_turn,
                 }))
@@ -366,7 +381,6 @@ impl Engine {
                 None => Response::Error(ErrorCode::NotFound, format!("no session {key:?}")),
                 Some(was_held) => {
                     if was_held {
-                        tracing::info!("a hold was released from the shell");
                         self.announce_holds();
                     }
                     self.reply_when_durable(peer, id, key, json!({ "released": was_held }))

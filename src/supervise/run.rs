@@ -18,6 +18,7 @@ use crate::core::stamp::Stamp;
 use crate::core::supervisor::{Effect, Event, Signal, Usr1};
 use crate::gateway::launch::{EnvSnapshot, env_plan};
 use crate::gateway::restart_intent;
+use crate::telemetry::events;
 
 use super::child::{Child, ChildPlan};
 use super::engine::{Engine, Internal};
@@ -25,6 +26,7 @@ use super::exit::{ChildEnd, leave_no_core};
 use super::incidents;
 use super::prepare::{Prepared, await_old_gateway, prepare};
 use super::process::process_ref;
+use super::said::name_of;
 use super::signals::{Signals, block, to_nix};
 use super::vitals::Vitals;
 use super::{boot, clock, process};
@@ -247,10 +249,12 @@ fn perform(
             Effect::ForwardContinue => child.signal(nix::sys::signal::Signal::SIGCONT),
             Effect::RecordStop(who) => {
                 tracing::info!(
+                    event = events::STOP_REQUESTED.name,
                     signal = who.signal,
                     pid = who.pid,
                     uid = who.uid,
                     executable = who.executable.as_deref().unwrap_or("unknown"),
+                    unit = who.unit.as_deref(),
                     "stop requested"
                 );
                 engine.ledger.set_stopping(true);
@@ -260,13 +264,22 @@ fn perform(
                 engine.begin_stop();
             }
             Effect::RecordGoingDown(what) => {
-                tracing::info!("{}", what.describe());
+                tracing::info!(
+                    event = events::HOST_GOING_DOWN.name,
+                    what = name_of(&what),
+                    open = engine.ledger.all().filter(|record| record.in_flight()).count(),
+                    "{}",
+                    what.describe()
+                );
                 boot::going_down(&mut engine.boot, what);
                 engine.persist_boot();
                 engine.vitals.step(crate::core::readiness::Event::GoingDown);
             }
             Effect::Kill => {
-                tracing::warn!("the drain took all the time there is; ending the gateway");
+                tracing::warn!(
+                    event = events::DRAIN_CUT.name,
+                    "the drain took all the time there is; ending the gateway"
+                );
                 child.signal(nix::sys::signal::Signal::SIGKILL);
             }
             Effect::StartFlush => {
@@ -274,6 +287,7 @@ fn perform(
                 engine.start_flush();
             }
             Effect::FlushMissed => tracing::warn!(
+                event = events::FLUSH_MISSED.name,
                 "the final flush was cut short; every acknowledged intent is on disk"
             ),
             Effect::RefuseUsr1 => tracing::warn!(
@@ -301,7 +315,7 @@ fn take_internal(
 ) -> Option<Event> {
     match message {
         Internal::FlushDone => {
-            tracing::info!("flush done");
+            tracing::info!(event = events::FLUSH_DONE.name, "flush done");
             return Some(Event::FlushDone);
         }
         Internal::GoingDown(downfall) => {
@@ -384,11 +398,17 @@ async fn finish(
         engine.persist_soon(key);
     }
     tracing::info!(
+        event = events::GATEWAY_EXITED.name,
         end = exit.describe(),
+        code = exit.code,
+        signal = exit.signal,
+        core_dumped = exit.core,
+        oom_kills = exit.oom_kills,
+        uptime_ms = engine.vitals.uptime().as_millis(),
         interrupted = cut.len(),
-        uptime_s = engine.vitals.uptime().as_secs(),
         "gateway exited"
     );
+    engine.said.say_cuts(&engine.ledger);
     let kind = recovery::kind_of_exit(cause, exit);
     if is_incident(kind, cut.len()) {
         let version = engine.gateway_version.as_deref();

@@ -68,10 +68,12 @@ kinds! {
     FLUSH_DONE: "flush-done" "a5c02cdcd654496e859a4079408c7e25", hint "tideover sessions list";
     /// The final flush took too long and the signal went on to the gateway.
     FLUSH_MISSED: "flush-missed" "2ab3fc6a58a6471d8d780bb028333dde", hint "tideover sessions list";
-    /// The host goes down and the gateway with it.
+    /// The user's service manager or the host goes down, and the gateway with it.
     HOST_GOING_DOWN: "host-going-down" "bcd505b2f63f44b590ae4bd83258fd1c", hint "tideover sessions list",
-        open: "sessions with work under way",
-        budget_ms: "what the gateway is given to end";
+        what: "user_manager or host",
+        open: "sessions with work under way";
+    /// The gateway did not end in the time that a shutdown leaves, and is killed.
+    DRAIN_CUT: "drain-cut" "45e26de14276417f9351a8abcdade8f5", hint "tideover sessions list";
     /// The gateway says that it goes down.
     GATEWAY_STOPPING: "gateway-stopping" "c8defd6e852a4e34a22b575e7fb290b2", hint "tideover sessions list",
         reason: "the gateway's own word";
@@ -141,15 +143,19 @@ kinds! {
     /// The gateway does not answer any more: what was seen before the watchdog lets go.
     WATCHDOG_EVIDENCE: "watchdog-evidence" "f3165adb0a674b5795f36710a781236b", hint "tideover report --last 1",
         gateway_pid: "the gateway's process",
-        silent_ms: "time since its last answer",
-        last_health: "its last answers",
-        process_state: "the state of its process",
-        wait_channel: "where in the kernel it waits",
+        last_health: "its last answers to probes",
+        process_state: "the state of its main thread: R, S, D, T, Z",
+        wait_channel: "where in the kernel that thread waits",
+        threads: "how many threads it has",
         memory_kib: "its resident memory",
         open: "sessions with work under way";
+    /// The gateway answers again after evidence was taken.
+    ANSWERS_AGAIN: "answers-again" "6554e04378fc4a06968052fa46340d79", hint "tideover status";
+    /// The watchdog's sign of life ends, so that systemd replaces the gateway.
+    WATCHDOG_LETS_GO: "watchdog-lets-go" "b25e30e61aea4e80a4b4fe0bbf36bffa", hint "tideover report --last 1";
     /// An incident was written down.
     INCIDENT_WRITTEN: "incident-written" "c1663c7944ff4cc6ad046e5289a6aa8a", hint "tideover report --last 1",
-        incident: "its id";
+        incident: "the run that it ended";
     /// The log was read too slowly, or not at all, and records were dropped.
     RECORDS_DROPPED: "records-dropped" "03c6fc340b864ab9b1c50cc455adfb29", hint "journalctl --header",
         count: "how many";
