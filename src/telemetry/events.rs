@@ -160,3 +160,142 @@ kinds! {
     RECORDS_DROPPED: "records-dropped" "03c6fc340b864ab9b1c50cc455adfb29", hint "journalctl --header",
         count: "how many";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::journal::journal_name;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fmt::Write as _;
+    use std::path::{Path, PathBuf};
+
+    const CATALOG: &str = include_str!("../../packaging/journal/tideover.catalog");
+    const DOCS: &str = include_str!("../../packaging/journal/README.md");
+    const MARK: &str = "<!-- kinds:";
+
+    #[test]
+    fn ids_and_names_are_unique_and_well_formed() {
+        let ids: BTreeSet<_> = ALL.iter().map(|kind| kind.id).collect();
+        let names: BTreeSet<_> = ALL.iter().map(|kind| kind.name).collect();
+        assert_eq!((ids.len(), names.len()), (ALL.len(), ALL.len()));
+        for kind in ALL {
+            let hex = |char: char| matches!(char, '0'..='9' | 'a'..='f');
+            assert!(kind.id.len() == 32 && kind.id.chars().all(hex), "{}", kind.name);
+            assert_eq!(named(kind.name), Some(*kind));
+        }
+    }
+
+    /// The catalog's entries: id and text.
+    fn catalog() -> BTreeMap<&'static str, &'static str> {
+        let entries = CATALOG.split("\n-- ").skip(1);
+        entries.map(|entry| entry.split_once('\n').unwrap()).collect()
+    }
+
+    #[test]
+    fn the_catalog_explains_every_kind_and_no_other() {
+        let catalog = catalog();
+        let ids: BTreeSet<_> = ALL.iter().map(|kind| kind.id).collect();
+        assert_eq!(catalog.keys().copied().collect::<BTreeSet<_>>(), ids);
+        for kind in ALL {
+            let text = catalog[kind.id];
+            let head: Vec<_> = text.lines().take(3).collect();
+            assert!(head[0].starts_with("Subject: "), "{}: {head:?}", kind.name);
+            assert_eq!(head[1..], ["Defined-By: tideover", ""], "{}", kind.name);
+            assert!(text.trim_end().split("\n\n").count() >= 3, "{}: what to do?", kind.name);
+            let fields: BTreeSet<_> =
+                kind.fields.iter().map(|(name, _)| journal_name(name)).collect();
+            // Between two at signs, every other piece.
+            for used in text.split('@').skip(1).step_by(2) {
+                assert!(fields.contains(used), "{}: no field {used:?}", kind.name);
+            }
+        }
+    }
+
+    fn table() -> String {
+        let mut table = String::new();
+        for kind in ALL {
+            let says = kind.says.trim_end_matches('.');
+            let hint = kind.hint;
+            let _ = write!(table, "\n### `{}`\n{says}. Next: `{hint}`.\n\n", kind.name);
+            let _ =
+                writeln!(table, "| field | value |\n|---|---|\n| `MESSAGE_ID` | `{}` |", kind.id);
+            for (name, meaning) in kind.fields {
+                let _ = writeln!(table, "| `{}` | {meaning} |", journal_name(name));
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        let head = &DOCS[..DOCS.find(MARK).unwrap()];
+        let line = DOCS.lines().find(|line| line.starts_with(MARK)).unwrap();
+        let docs = format!("{head}{line}\n{}", table());
+        if std::env::var_os("TIDEOVER_WRITE_DOCS").is_some() {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/journal/README.md");
+            std::fs::write(file, &docs).unwrap();
+            return;
+        }
+        assert_eq!(DOCS, docs, "run `TIDEOVER_WRITE_DOCS=1 cargo test --lib events`");
+    }
+
+    fn sources(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => found.extend(sources(&path)),
+                Some(extension) if extension == "rs" => found.push(path),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The names of the fields in a macro's arguments: what stands before the message, at the outermost level.
+    fn fields_of(arguments: &str) -> Vec<String> {
+        let (mut depth, mut names, mut part) = (0_i32, Vec::new(), String::new());
+        for char in arguments.chars() {
+            match char {
+                '(' | '[' | '{' => depth += 1,
+                ')' | ']' | '}' => depth -= 1,
+                '"' if depth == 0 && part.trim().is_empty() => break,
+                _ => {}
+            }
+            if depth < 0 {
+                break;
+            }
+            if char == ',' && depth == 0 {
+                let name = part.split('=').next().unwrap_or_default();
+                names.push(name.trim().trim_start_matches(['%', '?']).to_owned());
+                part.clear();
+            } else {
+                part.push(char);
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn a_call_site_uses_the_fields_of_its_kind() {
+        let mut seen = 0;
+        for file in sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for (at, _) in text.match_indices("event = events::") {
+                let rest = &text[at + "event = events::".len()..];
+                let Some((constant, arguments)) = rest.split_once(".name,") else { continue };
+                let Some(kind) = named(&constant.to_lowercase().replace('_', "-")) else {
+                    assert!(file.ends_with("events.rs"), "{}: {constant}", file.display());
+                    continue;
+                };
+                seen += 1;
+                let declared: BTreeSet<_> = kind.fields.iter().map(|(name, _)| *name).collect();
+                for field in fields_of(arguments) {
+                    let known = declared.contains(field.as_str());
+                    assert!(known, "{}: {constant} has no field {field:?}", file.display());
+                }
+            }
+        }
+        assert!(seen > 15, "found {seen} call sites");
+    }
+}
