@@ -16,7 +16,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -47,7 +47,8 @@ async fn serve(dir: PathBuf) {
         ("USR2", SignalKind::user_defined2()),
         ("CONT", SignalKind::from_raw(nix::libc::SIGCONT)),
     ] {
-        spawn_local(log_signals(dir.clone(), name, kind));
+        // Before anyone may send one: until then it would end this process.
+        spawn_local(log_signals(dir.clone(), name, signal(kind).unwrap()));
     }
     let gateway = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = gateway.local_addr().unwrap().port();
@@ -67,10 +68,9 @@ async fn serve(dir: PathBuf) {
     }
 }
 
-async fn log_signals(dir: PathBuf, name: &'static str, kind: SignalKind) {
+async fn log_signals(dir: PathBuf, name: &'static str, mut signals: Signal) {
     let exit: Option<i32> =
         std::env::var(format!("STANDIN_ON_{name}")).ok().and_then(|text| text.parse().ok());
-    let mut signals = signal(kind).unwrap();
     let log = open_log(&dir, "signals");
     loop {
         signals.recv().await;
