@@ -9,8 +9,9 @@ use super::error::Result;
 use super::mock_model::{ModelRequest, Script, Step, ToolCall};
 use super::mock_telegram::SentMessage;
 use super::progress::until;
-use super::rig::{Rig, TURN_MAX};
-use super::scenario::{Scenario, Work};
+use super::rig::TURN_MAX;
+use super::scenario::Work;
+use super::stage::Stage;
 use super::story::{Story, checks};
 use super::work;
 
@@ -50,32 +51,32 @@ pub struct Scene {
 }
 
 impl Cast {
-    /// Gives every chat of the scenario its work.
+    /// Gives every chat its work, a kind for all of them.
     ///
     /// # Errors
     /// When the work's script cannot be written.
-    pub fn new(rig: &Rig, scenario: &Scenario) -> Result<Self> {
+    pub fn new(stage: &Stage<'_>, kind: Work, chats: &[i64]) -> Result<Self> {
         let member = |chat: &i64| {
-            let work = rig.work(&format!("w{chat}"), *chat)?;
-            let call = match scenario.work {
+            let work = stage.work(&format!("w{chat}"), *chat)?;
+            let call = match kind {
                 Work::Background => work.background_call(),
                 Work::Call | Work::Idle => work.call(),
             };
-            Ok(Member { chat: *chat, work, call, checkpoint: rig.checkpoint_path(*chat) })
+            Ok(Member { chat: *chat, work, call, checkpoint: stage.checkpoint_path(*chat) })
         };
-        let members = scenario.chats.iter().map(member).collect::<Result<_>>()?;
-        Ok(Self { work: scenario.work, members })
+        let members = chats.iter().map(member).collect::<Result<_>>()?;
+        Ok(Self { work: kind, members })
     }
 
     /// The users ask, the model calls the tool, the tool has its effect (and is in flight).
     ///
     /// # Errors
     /// When the effect does not come.
-    pub async fn act_work(&self, rig: &Rig, story: &mut Story) -> Result<()> {
+    pub async fn act_work(&self, stage: &Stage<'_>, story: &mut Story) -> Result<()> {
         if self.work == Work::Idle {
             for member in &self.members {
                 let chat = member.chat;
-                rig.plain_turn(chat, &format!("Hello from {chat}"), "Hello to you.").await?;
+                stage.plain_turn(chat, &format!("Hello from {chat}"), "Hello to you.").await?;
                 story.step("a turn is over", format!("chat {chat} has its reply"));
             }
             return Ok(());
@@ -84,8 +85,8 @@ impl Cast {
             let task = format!("Please deploy for {}", member.chat);
             let said = format!("Deployment of {} goes on.", member.chat);
             let steps = [Step::call(member.call.clone()), Step::text(said)];
-            rig.model.script(Script::marker(&task, steps));
-            rig.send_user(member.chat, &task);
+            stage.model.script(Script::marker(&task, steps));
+            stage.send_user(member.chat, &task);
         }
         for member in &self.members {
             member.work.await_effect(1).await?;
@@ -94,7 +95,7 @@ impl Cast {
             let (ok, detail) = member.judge(found.as_ref(), &["tool_running"]);
             story.check(checks::CHECKPOINT_BEFORE_EFFECT, member.subject(), ok, detail);
             if self.work == Work::Background {
-                member.await_background(rig, story).await?;
+                member.await_background(stage, story).await?;
             }
         }
         Ok(())
@@ -116,48 +117,49 @@ impl Cast {
         Ok(())
     }
 
-    /// The gateway comes back, and the notices with it. The model would call the tool at once if
+    /// With the gateway down: from now on all is counted. The model would call the tool at once if
     /// it were asked.
-    ///
-    /// # Errors
-    /// When the gateway does not start.
-    pub async fn act_restart(&self, rig: &mut Rig, story: &mut Story) -> Result<Scene> {
-        rig.model.clear();
+    #[must_use]
+    pub fn before_restart(&self, stage: &Stage<'_>) -> Scene {
+        stage.model.clear();
         for member in &self.members {
             // A native recovery turn names no chat, but the transcript before it does.
             let (call, own) = (member.call.clone(), format!("Please deploy for {}", member.chat));
             let resumed = move |request: &ModelRequest| {
                 request.turn_text().contains(NATIVE_TO_MODEL) && request.contains(&own)
             };
-            rig.model.script(Script::when(resumed, [Step::call(call)]).insisting());
+            stage.model.script(Script::when(resumed, [Step::call(call)]).insisting());
         }
-        let scene = Scene { sent: rig.telegram.mark(), asked: rig.model.seen() };
-        let took = rig.boot().await?;
-        story.step("the gateway is back", format!("ready after {:.1} s", took.as_secs_f32()));
+        Scene { sent: stage.telegram.mark(), asked: stage.model.seen() }
+    }
+
+    /// The gateway is back, and the notices come.
+    pub async fn act_notices(&self, stage: &Stage<'_>, story: &mut Story, scene: &Scene) {
+        if self.work == Work::Idle {
+            return;
+        }
         let since = Instant::now();
-        if self.work != Work::Idle {
-            for member in &self.members {
-                let left = NOTICES_MAX.saturating_sub(since.elapsed());
-                let wanted = |m: &SentMessage| m.chat == member.chat && is_notice(m, &member.call);
-                match rig.telegram.wait_for("the notice", scene.sent, left, wanted).await {
-                    Ok(notice) => story.step("the user was told", notice.text),
-                    Err(error) => story.trouble("the user was not told", error.to_string()),
-                }
+        for member in &self.members {
+            let left = NOTICES_MAX.saturating_sub(since.elapsed());
+            let wanted = |m: &SentMessage| m.chat == member.chat && is_notice(m, &member.call);
+            match stage.telegram.wait_for("the notice", scene.sent, left, wanted).await {
+                Ok(notice) => story.step("the user was told", notice.text),
+                Err(error) => story.trouble("the user was not told", error.to_string()),
             }
         }
-        Ok(scene)
     }
 
     /// A while in which nothing may happen; ends early when something does.
-    pub async fn act_silence(&self, rig: &Rig, story: &mut Story, scene: &Scene) {
+    pub async fn act_silence(&self, stage: &Stage<'_>, story: &mut Story, scene: &Scene) {
         let mut expected: Vec<SentMessage> = Vec::new();
         if self.work != Work::Idle {
             for member in &self.members {
-                expected.extend(notices(rig, scene, member).into_iter().take(1));
+                expected.extend(notices(stage, scene, member).into_iter().take(1));
             }
         }
         let is_other = |m: &SentMessage| !expected.iter().any(|e| e.message_id == m.message_id);
-        let broken = rig.telegram.wait_for("another message", scene.sent, SILENCE, is_other).await;
+        let broken =
+            stage.telegram.wait_for("another message", scene.sent, SILENCE, is_other).await;
         match broken {
             Ok(message) => story.trouble("the silence was broken", message.text),
             Err(_) => story.step("silence until the user speaks", format!("{SILENCE:?} watched")),
@@ -168,7 +170,7 @@ impl Cast {
             let detail = format!("{runs} effects, {before} of them before the restart");
             story.check(checks::HELD, member.subject(), runs == before, detail);
         }
-        let asked = rig.model.requests_from(scene.asked);
+        let asked = stage.model.requests_from(scene.asked);
         let detail = format!("{} requests", asked.len());
         story.check(checks::MODEL_NOT_ASKED, "", asked.is_empty(), detail);
     }
@@ -177,24 +179,29 @@ impl Cast {
     ///
     /// # Errors
     /// When the model is not asked at all.
-    pub async fn act_user_speaks(&self, rig: &Rig, story: &mut Story, scene: &Scene) -> Result<()> {
-        rig.model.clear();
+    pub async fn act_user_speaks(
+        &self,
+        stage: &Stage<'_>,
+        story: &mut Story,
+        scene: &Scene,
+    ) -> Result<()> {
+        stage.model.clear();
         for member in &self.members {
             member.work.open_gate()?;
             let (word, done) = (member.word(), member.done());
             let steps = [Step::call(member.work.call()), Step::text(&done)];
-            rig.model.script(Script::marker(&word, steps));
-            let (asked, runs) = (rig.model.seen(), member.work.runs());
-            rig.send_user(member.chat, &word);
+            stage.model.script(Script::marker(&word, steps));
+            let (asked, runs) = (stage.model.seen(), member.work.runs());
+            stage.send_user(member.chat, &word);
             story.step("the user speaks", &word);
             let own = |r: &ModelRequest| !r.tools.is_empty() && r.turn_text().contains(&word);
-            let request = rig.model.wait_for("the user's turn", asked, TURN_MAX, own).await?;
+            let request = stage.model.wait_for("the user's turn", asked, TURN_MAX, own).await?;
             let (ok, detail) = self.judge_told(member, &request);
             story.check(checks::MODEL_TOLD, member.subject(), ok, detail);
             let effect = member.work.await_effect(runs + 1).await;
             let replied = |m: &SentMessage| m.chat == member.chat && m.text.contains(&done);
             let reply = match effect {
-                Ok(()) => rig.telegram.wait_for("the reply", scene.sent, TURN_MAX, replied).await,
+                Ok(()) => stage.telegram.wait_for("the reply", scene.sent, TURN_MAX, replied).await,
                 Err(error) => Err(error),
             };
             let detail = reply.as_ref().map_or_else(ToString::to_string, |m| m.text.clone());
@@ -222,14 +229,14 @@ impl Cast {
     }
 
     /// At the end: the notices and the gateway's own messages are counted.
-    pub fn act_count(&self, rig: &Rig, story: &mut Story, scene: &Scene) {
+    pub fn act_count(&self, stage: &Stage<'_>, story: &mut Story, scene: &Scene) {
         for member in &self.members {
-            let found = notices(rig, scene, member);
+            let found = notices(stage, scene, member);
             let wanted = usize::from(self.work != Work::Idle);
             let detail = format!("{} notices, {wanted} expected", found.len());
             story.check(checks::NOTICES, member.subject(), found.len() == wanted, detail);
         }
-        let native: Vec<String> = rig
+        let native: Vec<String> = stage
             .telegram
             .sent()
             .into_iter()
@@ -270,9 +277,9 @@ impl Member {
         (ok, format!("seq {}, state {state}, {} {}", found["seq"], last["name"], last["arguments"]))
     }
 
-    async fn await_background(&self, rig: &Rig, story: &mut Story) -> Result<()> {
+    async fn await_background(&self, stage: &Stage<'_>, story: &mut Story) -> Result<()> {
         let replied = |m: &SentMessage| m.chat == self.chat && m.text.contains("goes on");
-        rig.telegram.wait_for("the reply", 0, TURN_MAX, replied).await?;
+        stage.telegram.wait_for("the reply", 0, TURN_MAX, replied).await?;
         until("the checkpoint's state background", TURN_MAX, || async {
             let found = checkpoint::read(&self.checkpoint).ok().flatten().unwrap_or_default();
             let state = found["state"].as_str().unwrap_or("missing").to_owned();
@@ -288,7 +295,7 @@ fn is_notice(message: &SentMessage, call: &ToolCall) -> bool {
     message.text.contains("/resume") && message.text.contains(&call.name)
 }
 
-fn notices(rig: &Rig, scene: &Scene, member: &Member) -> Vec<SentMessage> {
+fn notices(stage: &Stage<'_>, scene: &Scene, member: &Member) -> Vec<SentMessage> {
     let own = |m: &SentMessage| !m.deleted && m.chat == member.chat && is_notice(m, &member.call);
-    rig.telegram.sent().into_iter().skip(scene.sent).filter(own).collect()
+    stage.telegram.sent().into_iter().skip(scene.sent).filter(own).collect()
 }

@@ -262,8 +262,11 @@ impl Drop for GatewayProc {
     }
 }
 
-/// `/startupz` where the gateway has it, else `/readyz`; the error says what was seen.
-async fn readiness(port: u16) -> std::result::Result<(), String> {
+/// Whether the gateway on this port has started: by `/startupz` where it has it, else by `/readyz`.
+///
+/// # Errors
+/// What was seen instead.
+pub async fn readiness(port: u16) -> std::result::Result<(), String> {
     let (code, body) = http::get(port, "/startupz").await?;
     let value: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     if let Some(status) = value["status"].as_str() {

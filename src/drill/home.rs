@@ -123,15 +123,17 @@ impl Home {
         self.state().join("openclaw.json")
     }
 
-    /// Writes openclaw.json: mock model, mock Telegram, `exec` without approvals, no heartbeat.
-    ///
-    /// `patch` is merged over it (objects key by key, everything else replaced).
+    /// Writes openclaw.json, as [`gateway_config`] makes it.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write_config(&self, mocks: &Mocks<'_>, patch: &Value) -> Result<()> {
-        let mut config = self.config(mocks);
-        merge(&mut config, patch);
+        let site = Site {
+            port: self.port,
+            workspace: &self.root.join("w"),
+            log: &self.root.join("logs/gateway-file.log"),
+        };
+        let config = gateway_config(&site, mocks, patch);
         let file = self.config_file();
         let text = format!("{config:#}\n");
         std::fs::write(&file, text).map_err(DrillError::io("write", &file))?;
@@ -148,39 +150,6 @@ impl Home {
         std::fs::create_dir_all(&dir).map_err(DrillError::io("create", &dir))?;
         let file = dir.join("config.toml");
         std::fs::write(&file, text).map_err(DrillError::io("write", &file))
-    }
-
-    fn config(&self, mocks: &Mocks<'_>) -> Value {
-        let users: Vec<String> = mocks.chats.iter().map(i64::to_string).collect();
-        let model = json!({
-            "id": "mock-1", "name": "Mock", "reasoning": false, "input": ["text"],
-            "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
-            "contextWindow": 200_000, "maxTokens": 4096,
-        });
-        json!({
-            "gateway": {
-                "mode": "local", "port": self.port, "bind": "loopback",
-                "auth": {"mode": "token", "token": GATEWAY_TOKEN},
-                "controlUi": {"enabled": false},
-            },
-            "models": {"mode": "merge", "providers": {"mock": {
-                "baseUrl": mocks.model_url, "apiKey": "mock-key", "api": "openai-completions",
-                "request": {"allowPrivateNetwork": true}, "models": [model],
-            }}},
-            "agents": {"defaults": {
-                "model": {"primary": "mock/mock-1"}, "workspace": self.root.join("w"),
-                "skipBootstrap": true, "heartbeat": {"every": "0m"},
-            }},
-            "tools": {"exec": {"security": "full", "ask": "off"}},
-            "session": {"dmScope": mocks.dm_scope.as_config()},
-            "channels": {"telegram": {
-                "enabled": true, "botToken": BOT_TOKEN, "apiRoot": mocks.telegram_url,
-                "dmPolicy": "allowlist", "allowFrom": users,
-                "network": {"dangerouslyAllowPrivateNetwork": true},
-            }},
-            "update": {"checkOnStart": false},
-            "logging": {"file": self.root.join("logs/gateway-file.log")},
-        })
     }
 
     /// The whole environment of a process in this home: nothing of the user's own OpenClaw,
@@ -231,6 +200,56 @@ pub struct Mocks<'a> {
     pub chats: &'a [i64],
     /// How chats become sessions.
     pub dm_scope: DmScope,
+}
+
+/// What the gateway's configuration has to know of where it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    /// The gateway's port.
+    pub port: u16,
+    /// Where the agent works.
+    pub workspace: &'a Path,
+    /// The gateway's own log file.
+    pub log: &'a Path,
+}
+
+/// The text of openclaw.json as a value: mock model, mock Telegram, `exec` without approvals, no heartbeat.
+///
+/// `patch` is merged over it (objects key by key, everything else replaced).
+#[must_use]
+pub fn gateway_config(site: &Site<'_>, mocks: &Mocks<'_>, patch: &Value) -> Value {
+    let users: Vec<String> = mocks.chats.iter().map(i64::to_string).collect();
+    let model = json!({
+        "id": "mock-1", "name": "Mock", "reasoning": false, "input": ["text"],
+        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
+        "contextWindow": 200_000, "maxTokens": 4096,
+    });
+    let mut config = json!({
+        "gateway": {
+            "mode": "local", "port": site.port, "bind": "loopback",
+            "auth": {"mode": "token", "token": GATEWAY_TOKEN},
+            "controlUi": {"enabled": false},
+        },
+        "models": {"mode": "merge", "providers": {"mock": {
+            "baseUrl": mocks.model_url, "apiKey": "mock-key", "api": "openai-completions",
+            "request": {"allowPrivateNetwork": true}, "models": [model],
+        }}},
+        "agents": {"defaults": {
+            "model": {"primary": "mock/mock-1"}, "workspace": site.workspace,
+            "skipBootstrap": true, "heartbeat": {"every": "0m"},
+        }},
+        "tools": {"exec": {"security": "full", "ask": "off"}},
+        "session": {"dmScope": mocks.dm_scope.as_config()},
+        "channels": {"telegram": {
+            "enabled": true, "botToken": BOT_TOKEN, "apiRoot": mocks.telegram_url,
+            "dmPolicy": "allowlist", "allowFrom": users,
+            "network": {"dangerouslyAllowPrivateNetwork": true},
+        }},
+        "update": {"checkOnStart": false},
+        "logging": {"file": site.log},
+    });
+    merge(&mut config, patch);
+    config
 }
 
 /// Merges `patch` over `base`: objects key by key, everything else is replaced.

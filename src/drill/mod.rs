@@ -24,6 +24,7 @@ pub mod progress;
 pub mod provision;
 pub mod rig;
 pub mod scenario;
+pub mod stage;
 pub mod story;
 pub mod work;
 

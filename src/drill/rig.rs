@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::checkpoint;
 use super::error::{DrillError, Result};
 use super::gateway_proc::{GatewayProc, Launch};
 use super::home::{DmScope, Home, Mocks};
-use super::mock_model::{MockModel, Script, Step};
+use super::mock_model::MockModel;
 use super::mock_telegram::{MockTelegram, SentMessage};
 use super::progress::{Tell, tail};
 use super::provision::{Gateway, Wanted, provision};
+use super::stage::Stage;
 use super::work::Work;
 
 /// Longest that a gateway may take to start, on a slow and busy machine.
@@ -242,42 +242,49 @@ impl Rig {
         Err(DrillError::Command { command: shown, status, tail: tail(&format!("{out}{err}"), 15) })
     }
 
-    /// A user writes to the bot.
-    pub fn send_user(&self, chat: i64, text: &str) {
-        self.telegram.user_says(chat, text);
+    /// What stories are played on.
+    #[must_use]
+    pub fn stage(&self) -> Stage<'_> {
+        Stage {
+            model: &self.model,
+            telegram: &self.telegram,
+            state: self.home.state(),
+            work: self.home.work(),
+            dm_scope: self.options.dm_scope,
+        }
     }
 
-    /// A whole turn without tools: the user writes, the model answers `reply`, the user gets it.
+    /// A user writes to the bot.
+    pub fn send_user(&self, chat: i64, text: &str) {
+        self.stage().send_user(chat, text);
+    }
+
+    /// As [`Stage::plain_turn`].
     ///
     /// # Errors
     /// When the reply does not arrive.
     pub async fn plain_turn(&self, chat: i64, text: &str, reply: &str) -> Result<SentMessage> {
-        self.model.script(Script::marker(text, [Step::text(reply)]));
-        let from = self.telegram.mark();
-        self.send_user(chat, text);
-        let (what, wanted) = (format!("the reply {reply:?}"), reply.to_owned());
-        let arrived = move |m: &SentMessage| m.chat == chat && m.text.contains(&wanted);
-        self.telegram.wait_for(&what, from, TURN_MAX, arrived).await
+        self.stage().plain_turn(chat, text, reply).await
     }
 
     /// Key of a chat's session.
     #[must_use]
     pub fn session_key(&self, chat: i64) -> String {
-        self.options.dm_scope.session_key(chat)
+        self.stage().session_key(chat)
     }
 
     /// Where the checkpoint of a chat's session is.
     #[must_use]
     pub fn checkpoint_path(&self, chat: i64) -> PathBuf {
-        checkpoint::path(&self.home.state(), &self.session_key(chat))
+        self.stage().checkpoint_path(chat)
     }
 
-    /// A mock tool's work for a chat, kept in flight until its gate opens.
+    /// As [`Stage::work`].
     ///
     /// # Errors
     /// When its script cannot be written.
     pub fn work(&self, name: &str, chat: i64) -> Result<Work> {
-        Work::create(&self.home.work(), name, &self.checkpoint_path(chat))
+        self.stage().work(name, chat)
     }
 }
 

@@ -196,14 +196,18 @@ async fn acts_in_order(scenario: &Scenario, rig: &mut Rig, story: &mut Story) ->
     let took = rig.boot().await?;
     let by = format!("ready after {:.1} s behind tideover", took.as_secs_f32());
     story.step("the gateway has started", by);
-    let cast = Cast::new(rig, scenario)?;
-    cast.act_work(rig, story).await?;
+    let cast = Cast::new(&rig.stage(), scenario.work, scenario.chats)?;
+    cast.act_work(&rig.stage(), story).await?;
     cuts::cut(scenario.cut, rig, story).await?;
     cast.act_after_cut(story)?;
-    let scene = cast.act_restart(rig, story).await?;
-    cast.act_silence(rig, story, &scene).await;
-    cast.act_user_speaks(rig, story, &scene).await?;
-    cast.act_count(rig, story, &scene);
+    let scene = cast.before_restart(&rig.stage());
+    let took = rig.boot().await?;
+    story.step("the gateway is back", format!("ready after {:.1} s", took.as_secs_f32()));
+    let stage = rig.stage();
+    cast.act_notices(&stage, story, &scene).await;
+    cast.act_silence(&stage, story, &scene).await;
+    cast.act_user_speaks(&stage, story, &scene).await?;
+    cast.act_count(&stage, story, &scene);
     Ok(())
 }
 
