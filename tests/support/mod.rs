@@ -9,6 +9,7 @@
 
 pub(crate) mod incident;
 pub(crate) mod lab;
+pub(crate) mod lab_gateway;
 pub(crate) mod unit;
 
 use std::error::Error;

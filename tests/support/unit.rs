@@ -74,18 +74,33 @@ impl Run {
 
     /// Takes the unit down, waits until it is active again, and makes sure that all of this run is gone.
     pub(crate) fn cut(self, lab: &Lab, unit: &str, cut: Cut, limit: Duration) -> Outcome<Self> {
+        self.down(lab, unit, cut, limit)?;
+        self.back(lab, unit, cut, limit)
+    }
+
+    /// Takes the unit down. When this returns the gateway has ended and the next one is not ready yet.
+    pub(crate) fn down(&self, lab: &Lab, unit: &str, cut: Cut, limit: Duration) -> Outcome {
         match cut {
-            Cut::Restart => drop(lab.systemctl(&["restart", unit])?),
+            Cut::Restart => drop(lab.systemctl(&["restart", "--no-block", unit])?),
             Cut::StopStart => {
                 lab.systemctl(&["stop", unit])?;
                 let left = lab.processes(unit)?;
                 assert!(left.is_empty(), "{unit} is stopped and runs {left:?}");
-                lab.systemctl(&["start", unit])?;
             }
             Cut::KillGateway => self.gateway.signal(Signal::KILL)?,
             Cut::KillTideover => self.tideover.signal(Signal::KILL)?,
             Cut::Reboot => drop(lab.reboot()?),
             Cut::Powercut => drop(lab.powercut()?),
+        }
+        lab.until("the end of the gateway", limit, |_| {
+            if self.gateway.ended() { Ok(()) } else { Err("it still runs".into()) }
+        })
+    }
+
+    /// Waits until the unit is active again, and makes sure that all of this run is gone.
+    pub(crate) fn back(self, lab: &Lab, unit: &str, cut: Cut, limit: Duration) -> Outcome<Self> {
+        if cut == Cut::StopStart {
+            lab.systemctl(&["start", "--no-block", unit])?;
         }
         lab.active(unit, &self.invocation, limit)?;
         let all = [&self.tideover, &self.gateway].into_iter().chain(&self.others);
