@@ -16,8 +16,8 @@ use clap::{Args, Parser, Subcommand};
         its arguments are on disk. After a restart the interrupted sessions are found, their user is told \
         once, and nothing with side effects runs there until the user has spoken.",
     after_long_help = "Start here:\n  \
-        tideover install --no-unit                       bring the companion plugin into the gateway\n  \
-        tideover run -- openclaw gateway --port 18789    run the gateway under tideover\n  \
+        tideover install --dry-run                       what it would change\n  \
+        tideover install                                 put the gateway's user service under tideover\n  \
         tideover status                                  what it knows\n  \
         tideover drill                                   rehearse a restart in a scratch home\n\n\
         Exit codes: 0 ok, 1 failed, 2 usage, 3 not running, 4 not found, 5 refused.\n\
@@ -67,9 +67,9 @@ pub(super) enum Verb {
     Doctor,
     /// How the last runs ended that did not end in good order, or that left work cut.
     Report(Report),
-    /// Bring the companion plugin into the gateway's configuration.
+    /// Put the gateway's user service under tideover: unit, drop-in, plugin and configuration.
     Install(Install),
-    /// Take it out again; the configuration gets its bytes back.
+    /// Take all of it out again; unit and configurations get their bytes back.
     Uninstall(Uninstall),
     /// Print a completion script: bash, zsh or fish.
     Completions {
@@ -154,16 +154,22 @@ pub(super) enum SessionsVerb {
 #[derive(Debug, Args)]
 pub(super) struct Install {
     /// Plugin and configuration only; the service unit is left alone.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "unit")]
     pub(super) no_unit: bool,
-    /// Show each file and change, and do nothing.
+    /// The gateway's user unit, where it is not the profile's usual one (openclaw-gateway[-PROFILE].service).
+    #[arg(long, value_name = "NAME")]
+    pub(super) unit: Option<String>,
+    /// Show each file as a diff and each command, and do nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Uninstall {
-    /// Show each file and change, and do nothing.
+    /// The gateway's user unit, where it is not the profile's usual one.
+    #[arg(long, value_name = "NAME")]
+    pub(super) unit: Option<String>,
+    /// Show each file as a diff and each command, and do nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
 }

@@ -77,7 +77,7 @@ pub(super) fn environment() -> EnvSnapshot {
 
 /// The environment with a home in it. System services have none; the gateway then asks the user database, and
 /// a home that is not there must not keep it down.
-fn with_home(env: &EnvSnapshot) -> EnvSnapshot {
+pub(super) fn with_home(env: &EnvSnapshot) -> EnvSnapshot {
     let mut env = env.clone();
     env.entry("HOME".into()).or_insert_with(|| {
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
@@ -87,7 +87,7 @@ fn with_home(env: &EnvSnapshot) -> EnvSnapshot {
 }
 
 /// `$XDG_RUNTIME_DIR` where it is a directory, else the one that a login would have made.
-fn runtime_dir(env: &EnvSnapshot) -> Option<PathBuf> {
+pub(super) fn runtime_dir(env: &EnvSnapshot) -> Option<PathBuf> {
     let named = env.get(&OsString::from("XDG_RUNTIME_DIR")).map(PathBuf::from);
     let usual = PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid()));
     [named, Some(usual)].into_iter().flatten().find(|path| path.is_absolute() && path.is_dir())

@@ -1,4 +1,5 @@
-//! `tideover install --no-unit` and `tideover uninstall`: the companion plugin in, and out again.
+//! `tideover install` and `tideover uninstall`. Here: the companion plugin alone, in and out; the unit is
+//! `install_unit.rs`.
 
 use serde_json::json;
 
@@ -8,15 +9,12 @@ use crate::gateway::plugin_install::{
 
 use super::args::{Global, Install, Uninstall};
 use super::context::Context;
-use super::exit_code;
+use super::install_unit;
 use super::output::{Failure, print_json, print_line};
 
 pub(super) fn install(global: &Global, install: &Install) -> Result<(), Failure> {
     if !install.no_unit {
-        return Err(Failure::text(
-            exit_code::USAGE,
-            "this version installs the plugin only, not the service unit; run `tideover install --no-unit`",
-        ));
+        return install_unit::install(global, install);
     }
     let context = Context::of(global)?;
     let prepared = prepare_install(&context.paths, InstallOptions { create_config: false })?;
@@ -28,6 +26,9 @@ pub(super) fn install(global: &Global, install: &Install) -> Result<(), Failure>
 }
 
 pub(super) fn uninstall(global: &Global, uninstall: &Uninstall) -> Result<(), Failure> {
+    if install_unit::uninstall(global, uninstall)? {
+        return Ok(());
+    }
     let context = Context::of(global)?;
     let prepared = prepare_uninstall(&context.paths)?;
     carry_out(global, "uninstall", &prepared, uninstall.dry_run)

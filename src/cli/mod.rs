@@ -6,6 +6,7 @@ mod doctor;
 mod drill;
 mod flush;
 mod install;
+mod install_unit;
 mod output;
 mod report;
 mod sessions;

@@ -177,7 +177,7 @@ pub fn env_plan(env: &EnvSnapshot, socket: Option<&Path>) -> EnvPlan {
 }
 
 /// Whether a word is a path to one of OpenClaw's entry files, judged by its name.
-fn is_entry(word: &OsStr) -> bool {
+pub(super) fn is_entry(word: &OsStr) -> bool {
     let path = Path::new(word);
     let named = path.file_name().is_some_and(|name| ENTRY_NAMES.iter().any(|entry| name == *entry));
     named && word.as_encoded_bytes().contains(&b'/')

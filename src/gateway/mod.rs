@@ -10,7 +10,9 @@ pub mod paths;
 pub mod plugin_install;
 pub mod restart_intent;
 pub mod rpc;
+pub mod service;
 
+mod diff;
 mod durable;
 
 pub use durable::FileError;

@@ -8,7 +8,6 @@
 //!
 //! A running gateway watches its configuration and restarts its plugins when this one changes.
 
-mod diff;
 mod document;
 mod files;
 mod manifest;

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use super::super::diff;
 use super::super::durable::{self, FileError};
 use super::super::paths::GatewayPaths;
-use super::diff;
 use super::document::DocumentError;
 use super::files::PLUGIN_FILES;
 use super::manifest::{Manifest, SCHEMA};
@@ -145,6 +145,29 @@ impl Prepared {
         }
         // A directory that holds anything else stays.
         if self.files.iter().any(|file| file.after.is_none()) {
+            fs::remove_dir(&self.dir).ok();
+        }
+        Ok(())
+    }
+
+    /// Takes it back, where a larger installation has failed. A configuration that somebody has
+    /// changed since is left alone.
+    pub fn take_back(&self) -> Result<(), InstallError> {
+        for file in self.files.iter().rev() {
+            if file.guarded && read(&file.path)? != file.after {
+                continue;
+            }
+            match &file.before {
+                Some(bytes) => {
+                    if let Some(parent) = file.path.parent() {
+                        durable::create_private_dir(parent)?;
+                    }
+                    durable::replace(&file.path, bytes, PRIVATE_MODE)?;
+                }
+                None => durable::remove(&file.path)?,
+            }
+        }
+        if self.files.iter().any(|file| file.before.is_none()) {
             fs::remove_dir(&self.dir).ok();
         }
         Ok(())
