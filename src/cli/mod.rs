@@ -77,7 +77,7 @@ pub fn main(argv: Vec<OsString>) -> i32 {
         Verb::Install(install) => install::install(&cli.global, &install),
         Verb::Uninstall(uninstall) => install::uninstall(&cli.global, &uninstall),
         Verb::Completions { shell } => shell::completions(shell),
-        Verb::Man => shell::man(),
+        Verb::Man { out } => shell::man(out.as_deref()),
     };
     match done {
         Ok(()) => exit_code::OK,
