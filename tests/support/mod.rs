@@ -30,6 +30,9 @@ pub(crate) const VERSIONS: [&str; 2] = ["2026.9.6", "2026.5.5"];
 /// Longest that a test waits for the other tests' gateways.
 const SLOT_MAX: Duration = Duration::from_secs(3600);
 
+/// Most gateways at once, on however large a machine: each takes some 500 MB.
+const SLOTS_MAX: usize = 4;
+
 /// Progress on stderr, so that a slow start can be told from a hanging one.
 pub(crate) fn tell() -> Tell {
     let last = std::sync::Mutex::new(Instant::now());
@@ -53,23 +56,31 @@ pub(crate) fn tell() -> Tell {
     })
 }
 
-/// The right to run a gateway on this machine; gateways start three times slower in a crowd.
+/// The right to run a gateway on this machine: as many at once as it has cores. In a crowd they start several
+/// times slower.
 pub(crate) async fn slot() -> Outcome<File> {
     let dir = cache_dir()?;
     std::fs::create_dir_all(&dir)?;
-    let file =
-        File::options().create(true).truncate(false).write(true).open(dir.join("gateway.slot"))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let open = |number: usize| {
+        let name = dir.join(format!("gateway-{number}.slot"));
+        File::options().create(true).truncate(false).write(true).open(name)
+    };
+    let files = (0..cores.min(SLOTS_MAX)).map(open).collect::<Result<Vec<_>, _>>()?;
     let since = Instant::now();
-    while let Err(error) = file.try_lock() {
-        if let std::fs::TryLockError::Error(error) = error {
-            return Err(error.into());
+    loop {
+        for file in &files {
+            match file.try_lock() {
+                Ok(()) => return Ok(file.try_clone()?),
+                Err(std::fs::TryLockError::WouldBlock) => {}
+                Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+            }
         }
         if since.elapsed() > SLOT_MAX {
-            return Err("another test has held the gateway's slot for an hour".into());
+            return Err("other tests have held the gateways' slots for an hour".into());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(file)
 }
 
 /// Whether this gateway can be had; `false` (with a message) where the test is to be skipped.
