@@ -101,6 +101,14 @@ impl Cast {
         Ok(())
     }
 
+    /// Lets every tool end.
+    ///
+    /// # Errors
+    /// When a gate's file cannot be made.
+    pub fn open_gates(&self) -> Result<()> {
+        self.members.iter().try_for_each(|member| member.work.open_gate())
+    }
+
     /// With the gateway down: the call is still on disk.
     ///
     /// # Errors

@@ -73,8 +73,8 @@ pub(super) enum Internal {
     Looked(Looked),
     /// The evidence of a frozen gateway is on disk, as well as that can be had.
     EvidenceKept,
-    /// More than this service is going down.
-    GoingDown(Downfall),
+    /// Whether more than this service is going down.
+    GoingDown(Option<Downfall>),
 }
 
 /// A command that outlived the tool call that started it.
@@ -142,6 +142,8 @@ pub(super) struct Engine {
     /// Sessions whose newest record could not be written.
     not_on_disk: BTreeSet<String>,
     flushes: u64,
+    /// Whether systemd still has to answer what goes down around the stop.
+    pub(super) downfall_asked: bool,
 }
 
 /// What an engine starts from.
@@ -184,6 +186,7 @@ impl Engine {
             degraded: start.degraded,
             not_on_disk: BTreeSet::new(),
             flushes: 0,
+            downfall_asked: false,
         }
     }
 
@@ -356,14 +359,13 @@ impl Engine {
     pub(super) fn begin_stop(&mut self) {
         self.vitals.step(VitalEvent::StopBegun);
         self.tell_status();
-        if !self.vitals.notifier.is_active() {
+        if !self.vitals.managed || self.downfall_asked {
             return;
         }
+        self.downfall_asked = true;
         let to_loop = self.to_loop.clone();
         spawn_local(async move {
-            if let Some(downfall) = downfall().await {
-                let _ = to_loop.send(Internal::GoingDown(downfall)).await;
-            }
+            let _ = to_loop.send(Internal::GoingDown(downfall().await)).await;
         });
     }
 

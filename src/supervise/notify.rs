@@ -66,6 +66,13 @@ impl Notifier {
     }
 }
 
+/// Whether systemd started this very process.
+pub(super) fn is_managed(env: &EnvSnapshot) -> bool {
+    let of = |name: &str| env.get(&OsString::from(name)).and_then(|value| value.to_str());
+    of("NOTIFY_SOCKET").is_some()
+        || of("SYSTEMD_EXEC_PID").is_some_and(|pid| pid == std::process::id().to_string())
+}
+
 /// The watchdog's limit in milliseconds, where one is set for this process.
 pub(super) fn watchdog_ms(env: &EnvSnapshot) -> Option<u64> {
     let number = |name: &str| env.get(&OsString::from(name))?.to_str()?.parse::<u64>().ok();

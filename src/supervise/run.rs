@@ -37,6 +37,8 @@ const INTERNAL_MAX: usize = 1_024;
 const LAST_REPORTS_WAIT: Duration = Duration::from_millis(500);
 /// How long the last records may take to get durable after the gateway's end.
 const LAST_WRITES_WAIT: Duration = Duration::from_secs(2);
+/// How long systemd may take to say what goes down, once the gateway has ended.
+const DOWNFALL_WAIT: Duration = Duration::from_millis(500);
 /// How long a gateway that serves may go without its plugin before that is called degraded.
 const PLUGIN_WAIT: Duration = Duration::from_secs(180);
 
@@ -199,6 +201,7 @@ async fn serve(
             }
         }
     };
+    await_downfall(&mut engine, child, plan, &mut deadlines, &mut internal).await;
     let oom_kills =
         process::oom_kills().map(|now| now.saturating_sub(oom_kills_before.unwrap_or(now)));
     let exit = end.fact(clock::now(), oom_kills);
@@ -209,6 +212,25 @@ async fn serve(
         let _ = std::fs::remove_file(&plan.socket);
     }
     Ok(end)
+}
+
+/// What goes down around the stop is part of the cause of what was cut, so a quick end of the gateway waits a
+/// moment for the answer.
+async fn await_downfall(
+    engine: &mut Engine,
+    child: &Child,
+    plan: &RunPlan,
+    deadlines: &mut Deadlines,
+    internal: &mut mpsc::Receiver<Internal>,
+) {
+    let until = Instant::now() + DOWNFALL_WAIT;
+    while engine.downfall_asked {
+        let Ok(Some(message)) = timeout_at(until, internal.recv()).await else { return };
+        if let Some(event) = take_internal(engine, deadlines, message) {
+            let effects = engine.supervisor.step(event, true);
+            perform(engine, child, plan, deadlines, effects);
+        }
+    }
 }
 
 /// What SIGUSR1 means to the child while the plugin has not said. Asked when the signal is there: a launcher
@@ -319,6 +341,8 @@ fn take_internal(
             return Some(Event::FlushDone);
         }
         Internal::GoingDown(downfall) => {
+            engine.downfall_asked = false;
+            let downfall = downfall?;
             let begun = deadlines.stop_begun.unwrap_or_else(Instant::now);
             deadlines.drain = Some(begun + Duration::from_millis(downfall.drain_ms));
             return Some(Event::GoingDown(downfall.what));

@@ -15,7 +15,7 @@ use crate::gateway::health::{self, Health};
 use crate::gateway::launch::EnvSnapshot;
 
 use super::engine::Internal;
-use super::notify::{Notifier, watchdog_ms};
+use super::notify::{Notifier, is_managed, watchdog_ms};
 use super::{clock, process};
 
 /// How many answers are kept for the evidence.
@@ -42,6 +42,8 @@ pub(super) struct Looked {
 pub(super) struct Vitals {
     machine: Readiness,
     pub(super) notifier: Notifier,
+    /// Whether systemd started this process, which then knows more about a stop.
+    pub(super) managed: bool,
     begun: Instant,
     pid: u32,
     port: u16,
@@ -62,6 +64,7 @@ impl Vitals {
     ) -> Self {
         Self {
             machine: Readiness::new(watchdog_ms(env), 0),
+            managed: is_managed(env),
             notifier: Notifier::of(env),
             begun: Instant::now(),
             pid,

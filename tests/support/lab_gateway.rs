@@ -24,6 +24,8 @@ use super::{Outcome, available, slot, tell};
 pub(crate) const UNIT: &str = "openclaw-gateway.service";
 /// The Node of the gateways, inside.
 pub(crate) const NODE: &str = "/opt/node-24/bin/node";
+/// Longest that an installation may take: a stop and a start of the gateway.
+const INSTALL_MAX: Duration = Duration::from_secs(300);
 /// Where Node keeps compiled code, inside and from lab to lab.
 const COMPILE_CACHE: &str = "/opt/compile";
 
@@ -58,8 +60,7 @@ pub(crate) struct LabGateway {
 }
 
 impl LabGateway {
-    /// Boots a lab and has the gateway install its unit, which is left enabled and stopped; or says why
-    /// there is none here.
+    /// Boots a lab and has the gateway install its unit, which starts it; or says why there is none here.
     pub(crate) async fn installed(
         version: &str,
         options: &GatewayOptions,
@@ -77,8 +78,6 @@ impl LabGateway {
         let this = Self { lab, model, telegram, version, port: free_port()?, entry, _slot: slot };
         this.configure(options)?;
         this.openclaw(&["gateway", "install", "--port", &this.port.to_string()])?;
-        // The installer has started it, without tideover.
-        this.lab.systemctl(&["stop", UNIT])?;
         // Not earlier: 2026.9.6 refuses to install a unit that has a drop-in already.
         this.lab.write_unit(
             &format!("{UNIT}.d/10-lab.conf"),
@@ -119,19 +118,10 @@ impl LabGateway {
         self.lab.user(&argv)?.ok()
     }
 
-    /// Puts tideover in front by hand: the plugin, and a drop-in with these further lines for `[Service]`.
+    /// Puts tideover in front, as a user does, and adds these lines for `[Service]` in a drop-in of their own.
     pub(crate) fn put_tideover_in_front(&self, service: &str) -> Outcome {
-        self.lab.user(&[TIDEOVER, "install", "--no-unit"])?.ok()?;
-        let (entry, port) = (&self.entry, self.port);
-        self.lab.write_unit(
-            &format!("{UNIT}.d/50-tideover.conf"),
-            &format!(
-                "[Service]\n\
-                 ExecStart=\n\
-                 ExecStart={TIDEOVER} {entry} gateway --port {port}\n\
-                 {service}\n"
-            ),
-        )
+        self.lab.user_within(INSTALL_MAX, &[TIDEOVER, "install"])?.ok()?;
+        self.lab.write_unit(&format!("{UNIT}.d/60-lab.conf"), &format!("[Service]\n{service}\n"))
     }
 
     /// What stories are played on.

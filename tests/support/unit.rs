@@ -32,7 +32,8 @@ impl Cut {
     /// What tideover calls the end of a run that was cut so while its gateway still ended in time.
     pub(crate) fn verdict(self) -> &'static str {
         match self {
-            Self::Restart | Self::StopStart | Self::Reboot => "clean_stop",
+            Self::Restart | Self::StopStart => "clean_stop",
+            Self::Reboot => "host_reboot",
             Self::KillGateway => "gateway_killed",
             Self::KillTideover => "tideover_killed",
             Self::Powercut => "power_cut",
@@ -70,6 +71,11 @@ impl Run {
     /// Pid of the gateway, on the host.
     pub(crate) fn gateway_pid(&self) -> u32 {
         self.gateway.pid()
+    }
+
+    /// Sends the gateway a signal.
+    pub(crate) fn signal_gateway(&self, signal: Signal) -> Outcome {
+        Ok(self.gateway.signal(signal)?)
     }
 
     /// Takes the unit down, waits until it is active again, and makes sure that all of this run is gone.
