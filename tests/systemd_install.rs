@@ -195,11 +195,26 @@ fn comes_in(gateway: &Installed) -> Outcome {
     assert!(verified.err.trim().is_empty() && verified.out.trim().is_empty(), "{verified:?}");
     verified.ok()?;
 
+    doctor_is_content(gateway)?;
     let (installed, run) = (gateway.files()?, gateway.run()?);
     let again = parsed(&gateway.tideover(&["--json", "install"])?)?;
     assert_eq!((&again["files"], &again["commands"]), (&json!([]), &json!([])));
     assert_eq!(gateway.changed_since(&installed)?, Vec::<String>::new());
     assert_eq!(gateway.run()?, run, "a second time restarts nothing");
+    Ok(())
+}
+
+/// The doctor finds nothing that does not work, and names the unit.
+fn doctor_is_content(gateway: &Installed) -> Outcome {
+    let seen = parsed(&gateway.tideover(&["--json", "doctor"])?)?;
+    let findings = seen["findings"].as_array().ok_or("no findings")?;
+    let level = |check: &str| {
+        let of = findings.iter().find(|finding| finding["check"] == check);
+        of.map(|finding| finding["level"].clone()).unwrap_or_default()
+    };
+    for check in ["config", "gateway", "state", "plugin", "supervisor", "store", "unit", "boot"] {
+        assert_eq!(level(check), "ok", "{check}: {seen:#}");
+    }
     Ok(())
 }
 

@@ -73,6 +73,40 @@ pub(super) fn uninstall(global: &Global, uninstall: &Uninstall) -> Result<bool, 
     }
 }
 
+/// How the unit stands, for the doctor.
+pub(super) struct Survey {
+    pub(super) unit: String,
+    /// This program, as the unit is to name it.
+    pub(super) tideover: String,
+    pub(super) under_tideover: bool,
+    /// How many steps an installation would take.
+    pub(super) changes_due: usize,
+    pub(super) exec_start: String,
+    pub(super) reload_needed: bool,
+    /// `enabled`, `disabled`, …
+    pub(super) enabled: String,
+    /// `active`, `failed`, …
+    pub(super) active: String,
+}
+
+/// Looks at the unit. Changes nothing.
+pub(super) fn survey(global: &Global) -> Result<Survey, Failure> {
+    let scene = Scene::look(global, None)?;
+    let prepared = prepare_install(&scene.context.paths, InstallOptions { create_config: false })?;
+    let plan = plan_install(scene.given(&prepared)).map_err(refused)?;
+    let state = &scene.found.state;
+    Ok(Survey {
+        unit: scene.found.unit.clone(),
+        under_tideover: scene.found.drop_in.is_some(),
+        changes_due: plan.steps.len(),
+        exec_start: state.exec_start.clone(),
+        reload_needed: state.reload_needed,
+        enabled: state.file.clone(),
+        active: state.active.clone(),
+        tideover: scene.tideover,
+    })
+}
+
 fn recorded(global: &Global) -> Result<bool, Failure> {
     Ok(Context::of(global)?.paths.tideover_dir().join(RECORD_NAME).exists())
 }

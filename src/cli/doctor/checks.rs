@@ -150,9 +150,9 @@ fn plugin(context: &Context) -> Finding {
         Ok(prepared) => Finding::fail(
             "plugin",
             format!("{} file(s) are missing or of another version", prepared.files.len()),
-            "tideover install --no-unit, then restart the gateway",
+            "tideover install (or, without a service, tideover install --no-unit), then restart the gateway",
         ),
-        Err(error) => Finding::fail("plugin", error.to_string(), "tideover install --no-unit"),
+        Err(error) => Finding::fail("plugin", error.to_string(), "tideover install"),
     }
 }
 
@@ -190,7 +190,7 @@ fn supervisor(context: &Context) -> Vec<Finding> {
         findings.push(Finding::fail(
             "journaling",
             "the gateway is ready and its plugin has not reported: nothing is journaled",
-            "tideover install --no-unit, then restart the gateway",
+            "tideover install, then restart the gateway",
         ));
     }
     for (concern, why) in status["degraded"].as_object().into_iter().flatten() {

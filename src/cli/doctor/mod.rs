@@ -2,6 +2,7 @@
 
 mod checks;
 mod finding;
+mod unit;
 
 use serde_json::json;
 
@@ -16,7 +17,8 @@ const LINE_CHARS_MAX: usize = 400;
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let context = Context::of(global)?;
-    let findings = checks::all(&context, &environment());
+    let mut findings = checks::all(&context, &environment());
+    findings.extend(unit::all(global));
     let failures = findings.iter().filter(|finding| finding.level == Level::Fail).count();
     if global.json {
         print_json(&json!({
