@@ -15,6 +15,7 @@ mod process;
 mod reports;
 mod run;
 mod said;
+mod service;
 mod signals;
 mod status;
 mod sys;

@@ -237,8 +237,7 @@ impl Engine {
             self.vitals.learn_port(port);
             self.gateway = Some(GatewayLink { port, auth: start.auth.unwrap_or_default() });
         }
-        let tells = self.vitals.step(crate::core::readiness::Event::Started);
-        self.vital_signs(&tells);
+        self.vital(crate::core::readiness::Event::Started);
         self.phase = Phase::Recovering;
         self.kick_notices();
         Response::Now(self.holds())

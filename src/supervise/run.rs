@@ -157,8 +157,9 @@ async fn serve(
     let mut plugin_waited = false;
     let mut deadlines = Deadlines::default();
     let oom_kills_before = process::oom_kills();
+    let mut untold = true;
     let end = loop {
-        engine.tell_status();
+        let status_at = engine.status_due_at().filter(|_| untold);
         let notice_at = engine.next_notice_at().map(instant_of);
         let look_at = engine.vitals.next_look_at();
         tokio::select! {
@@ -199,7 +200,13 @@ async fn serve(
                 plugin_waited = true;
                 take_internal(&mut engine, &mut deadlines, Internal::PluginMissing);
             }
+            () = sleep_maybe(status_at) => {
+                engine.tell_status();
+                untold = false;
+                continue;
+            }
         }
+        untold = true;
     };
     await_downfall(&mut engine, child, plan, &mut deadlines, &mut internal).await;
     let oom_kills =
@@ -295,7 +302,7 @@ fn perform(
                 );
                 boot::going_down(&mut engine.boot, what);
                 engine.persist_boot();
-                engine.vitals.step(crate::core::readiness::Event::GoingDown);
+                engine.vital(crate::core::readiness::Event::GoingDown);
             }
             Effect::Kill => {
                 tracing::warn!(
@@ -354,8 +361,7 @@ fn take_internal(
         Internal::EvidenceKept => {
             // systemd ends this process with SIGABRT now; the gateway's state is the evidence, not ours.
             leave_no_core();
-            let tells = engine.vitals.step(crate::core::readiness::Event::EvidenceKept);
-            engine.vital_signs(&tells);
+            engine.vital(crate::core::readiness::Event::EvidenceKept);
         }
         Internal::Stored { what, key, result } => engine.stored(what, key, result),
         Internal::BackgroundEnded(command) => engine.background_ended(&command),

@@ -44,6 +44,8 @@ pub(super) struct Vitals {
     pub(super) notifier: Notifier,
     /// Whether systemd started this process, which then knows more about a stop.
     pub(super) managed: bool,
+    /// When the status line was told last.
+    pub(super) status_told_at: Option<Instant>,
     begun: Instant,
     pid: u32,
     port: u16,
@@ -65,6 +67,7 @@ impl Vitals {
         Self {
             machine: Readiness::new(watchdog_ms(env), 0),
             managed: is_managed(env),
+            status_told_at: None,
             notifier: Notifier::of(env),
             begun: Instant::now(),
             pid,
@@ -133,16 +136,19 @@ impl Vitals {
         self.step(Event::Looked(looked.look))
     }
 
-    /// Takes any other event and tells the service manager its part.
+    /// Takes any other event.
     pub(super) fn step(&mut self, event: Event) -> Vec<Tell> {
         let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let tells = self.machine.step(now_ms, event);
+        self.machine.step(now_ms, event)
+    }
+
+    /// Tells the service manager its part.
+    pub(super) fn tell(&self, tells: &[Tell]) {
         let states: Vec<NotifyState<'_>> =
             tells.iter().filter_map(|tell| state_of(*tell)).collect();
         if !states.is_empty() {
             self.notifier.send(&states);
         }
-        tells
     }
 }
 
