@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use serde_json::json;
 
 use crate::config;
@@ -194,13 +195,53 @@ impl Scene {
             tideover: &self.tideover,
             tell: &tell,
         };
+        if !dry_run && !plan.steps.is_empty() {
+            outside_of(&self.found.unit)?;
+        }
         let mut done = Done::default();
         if !dry_run && !plan.steps.is_empty() {
-            done = actor.carry_out(plan)?;
+            // Half of it would leave the gateway stopped: it is finished, or taken back, first.
+            let held = hold_back_signals();
+            let carried_out = actor.carry_out(plan);
+            drop(held);
+            done = carried_out?;
         }
         let notes = [plan.notes.clone(), done.notes].concat();
         print(global, verb, plan, prepared, dry_run, &notes);
         Ok(())
+    }
+}
+
+/// The unit is stopped on the way, and everything in it with it.
+fn outside_of(unit: &str) -> Result<(), Failure> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let inside = groups.lines().any(|line| line.split('/').any(|part| part == unit));
+    if !inside {
+        return Ok(());
+    }
+    Err(Failure::text(
+        exit_code::REFUSED,
+        format!(
+            "this command runs inside {unit}, which has to be stopped on the way; run it from a login shell, \
+             or: systemd-run --user --pipe --wait {}",
+            std::env::args().collect::<Vec<_>>().join(" ")
+        ),
+    ))
+}
+
+/// Signals that would end this program wait until it is dropped.
+struct SignalsHeld(Option<SigSet>);
+
+fn hold_back_signals() -> SignalsHeld {
+    let held: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    SignalsHeld(held.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+}
+
+impl Drop for SignalsHeld {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            let _ = before.thread_set_mask();
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::core::incident::Incident;
-use crate::store::records::read_incidents;
+use crate::core::incident::{Incident, Sessions};
+use crate::store::records::{INCIDENTS_MAX, read_incidents};
 use crate::store::{Directory, Place};
 
 use super::args::{Global, Report};
@@ -17,7 +17,7 @@ pub(super) fn run(global: &Global, report: &Report) -> Result<(), Failure> {
     let context = Context::of(global)?;
     let path = context.layout.directory(Place::Incidents);
     let (incidents, problems) = if path.is_dir() {
-        read_incidents(&Directory::open(&path)?, report.last)?
+        read_incidents(&Directory::open(&path)?, INCIDENTS_MAX)?
     } else {
         (Vec::new(), Vec::new())
     };
@@ -26,7 +26,7 @@ pub(super) fn run(global: &Global, report: &Report) -> Result<(), Failure> {
         (Some(_), None) => false,
         (None, _) => true,
     };
-    let incidents: Vec<&Incident> = incidents.iter().filter(wanted).collect();
+    let incidents: Vec<&Incident> = incidents.iter().filter(wanted).take(report.last).collect();
     if global.json {
         print_json(&json!({
             "schema": "tideover.report/1", "incidents": incidents, "problems": problems,
@@ -40,7 +40,9 @@ pub(super) fn run(global: &Global, report: &Report) -> Result<(), Failure> {
         if index > 0 {
             print_line("");
         }
-        for line in incident.report().lines() {
+        // A unit's report goes to the journal, where no session key may be.
+        let sessions = if report.unit.is_some() { Sessions::Hashed } else { Sessions::Named };
+        for line in incident.report(sessions).lines() {
             print_line(&plain(line, LINE_CHARS_MAX));
         }
         print_line(&format!("  next       {}", next(incident)));

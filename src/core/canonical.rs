@@ -64,6 +64,15 @@ fn write_canonical(value: &Value, out: &mut String) {
     }
 }
 
+/// Digits of the hash that stands for a session: enough to tell sessions apart.
+const HASH_DIGITS: usize = 16;
+
+/// What stands for a session in the log: its key may hold an address.
+#[must_use]
+pub fn session_hash(key: &str) -> String {
+    sha256_hex(key.as_bytes())[..HASH_DIGITS].to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::canonical::session_hash;
 use super::checkpoint::{Checkpoint, Outcome};
 use super::recovery::{ExitFact, StopRequest, VerdictKind};
 use super::stamp::Stamp;
@@ -107,6 +108,15 @@ pub struct ThreadState {
     pub waits_in: Option<String>,
 }
 
+/// How a report names sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// By their keys.
+    Named,
+    /// By a hash of the key, as the log does.
+    Hashed,
+}
+
 /// Whether such an end is worth an incident.
 #[must_use]
 pub fn is_incident(kind: VerdictKind, sessions_cut: usize) -> bool {
@@ -153,7 +163,7 @@ impl Incident {
 
     /// The post-mortem: one screen.
     #[must_use]
-    pub fn report(&self) -> String {
+    pub fn report(&self, sessions: Sessions) -> String {
         let mut lines = vec![format!("{}  {}", self.ended_at, headline(self.kind))];
         let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
         line("what", self.detail.clone());
@@ -173,7 +183,7 @@ impl Incident {
         }
         line("cut", sessions_line(self.sessions_cut));
         for session in self.sessions.iter().take(SESSIONS_SHOWN_MAX) {
-            line("", session.describe());
+            line("", session.describe(sessions));
         }
         if self.sessions_cut > SESSIONS_SHOWN_MAX {
             line("", format!("… and {} more", self.sessions_cut - SESSIONS_SHOWN_MAX));
@@ -209,7 +219,11 @@ impl Evidence {
 }
 
 impl CutSession {
-    fn describe(&self) -> String {
+    fn describe(&self, sessions: Sessions) -> String {
+        let name = match sessions {
+            Sessions::Named => self.session_key.clone(),
+            Sessions::Hashed => session_hash(&self.session_key),
+        };
         let outcome = match self.outcome {
             Some(Outcome::Ok) => "finished",
             Some(Outcome::Error) => "finished with an error",
@@ -217,8 +231,8 @@ impl CutSession {
             Some(Outcome::Unknown) | None => "outcome unknown",
         };
         match &self.tool {
-            Some(tool) => format!("{}: {tool}, {outcome}", self.session_key),
-            None => format!("{}: no tool was running", self.session_key),
+            Some(tool) => format!("{name}: {tool}, {outcome}"),
+            None => format!("{name}: no tool was running"),
         }
     }
 }
@@ -300,7 +314,9 @@ mod tests {
 
     #[test]
     fn the_report_says_it_all_on_one_screen() {
-        let report = incident().report();
+        let hashed = incident().report(Sessions::Hashed);
+        assert!(!hashed.contains("agent:main") && hashed.contains("exec, outcome"), "{hashed}");
+        let report = incident().report(Sessions::Named);
         assert!(report.lines().count() <= 24, "{report}");
         for said in [
             "the gateway hung",

@@ -7,10 +7,16 @@ const START_LOOK_MS: u64 = 500;
 const DRAIN_LOOK_MS: u64 = 5_000;
 /// The time that one extension asks for; asked again at every third of it.
 const EXTENSION_MS: u64 = 60_000;
-/// Beyond this a start is not extended any more, however busy the gateway is.
+/// Beyond this a start is not extended any more, however busy the gateway is; it counts as ready then, because
+/// a gateway that lives and only answers its probes otherwise than known must not be kept down for that.
 const START_MAX_MS: u64 = 30 * 60_000;
 /// Beyond this a drain is not extended any more. The gateway's own longest drain is 315 s.
-const DRAIN_MAX_MS: u64 = 20 * 60_000;
+const DRAIN_MAX_MS: u64 = 6 * 60_000;
+/// A gateway that says it has started is believed after this time, whatever its probes say.
+const BELIEVED_MS: u64 = 5 * 60_000;
+/// A gateway without our plugin that answers no probe either is taken as ready after this time, which is below
+/// the start's timeout.
+const UNHEARD_MS: u64 = 150_000;
 /// A gateway that says it has started and answers no probe all the same (TLS, a port of its own) is believed
 /// after this time.
 const UNPROBED_MS: u64 = 30_000;
@@ -18,7 +24,7 @@ const UNPROBED_MS: u64 = 30_000;
 /// watchdog's limit, within these. After five eighths of silence the gateway is given up; the next look ends a
 /// quarter later at the latest, so that the evidence has the last eighth.
 const WATCH_LOOK_MS: (u64, u64) = (500, 20_000);
-/// Longest that one look takes.
+/// Longest that one look takes while nobody watches.
 const LOOK_MS_MAX: u64 = 4_000;
 
 /// How a gateway answered one look.
@@ -74,8 +80,12 @@ impl Stage {
 pub enum Event {
     /// The gateway was looked at.
     Looked(Look),
+    /// The plugin is there: it will say when the gateway has started.
+    PluginSeen,
     /// The gateway's own word, through the plugin, that it has started.
     Started,
+    /// The gateway listens on another port than thought.
+    PortChanged,
     /// A stop was asked for.
     StopBegun,
     /// The user manager or the host goes down: time can no longer be had.
@@ -91,6 +101,8 @@ pub enum Tell {
     Ready,
     /// The gateway serves by its own word, and no probe reaches it: the watchdog cannot judge it.
     Unprobed,
+    /// A probe has reached it after all.
+    Probed,
     /// The gateway stops.
     Stopping,
     /// More time, in milliseconds from now.
@@ -117,6 +129,9 @@ pub struct Readiness {
     extended_ms: Option<u64>,
     before: Option<Look>,
     started_ms: Option<u64>,
+    plugin_seen: bool,
+    /// Whether it was said that no probe reaches it.
+    unprobed: bool,
     /// Whether it ever answered a probe.
     answered: bool,
     going_down: bool,
@@ -135,6 +150,8 @@ impl Readiness {
             extended_ms: None,
             before: None,
             started_ms: None,
+            plugin_seen: false,
+            unprobed: false,
             answered: false,
             going_down: false,
         }
@@ -157,10 +174,13 @@ impl Readiness {
         Some(self.looked_ms + pause_ms)
     }
 
-    /// Longest that a look may take.
+    /// Longest that a look may take. One that watches has the whole pause: a gateway that is only slow lives.
     #[must_use]
     pub fn look_max_ms(&self) -> u64 {
-        self.watch_look_ms().unwrap_or(LOOK_MS_MAX).min(LOOK_MS_MAX)
+        match self.stage {
+            Stage::Starting | Stage::Stopping => LOOK_MS_MAX,
+            Stage::Serving | Stage::Frozen => self.watch_look_ms().unwrap_or(LOOK_MS_MAX),
+        }
     }
 
     fn watch_look_ms(&self) -> Option<u64> {
@@ -171,8 +191,17 @@ impl Readiness {
     pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Tell> {
         match event {
             Event::Looked(look) => self.looked(now_ms, look),
+            Event::PluginSeen => {
+                self.plugin_seen = true;
+                vec![]
+            }
             Event::Started => {
+                self.plugin_seen = true;
                 self.started_ms.get_or_insert(now_ms);
+                vec![]
+            }
+            Event::PortChanged => {
+                self.answered = false;
                 vec![]
             }
             Event::StopBegun => {
@@ -209,6 +238,15 @@ impl Readiness {
         self.looked_ms = now_ms;
         self.before = Some(look);
         self.answered |= look.answer != Answer::Silent;
+        let mut tells = self.looked_in_stage(now_ms, look, works);
+        if self.unprobed && self.answered {
+            self.unprobed = false;
+            tells.push(Tell::Probed);
+        }
+        tells
+    }
+
+    fn looked_in_stage(&mut self, now_ms: u64, look: Look, works: bool) -> Vec<Tell> {
         match self.stage {
             Stage::Starting => self.look_at_start(now_ms, look.answer, works),
             Stage::Serving => self.look_at_service(now_ms, look.answer),
@@ -239,16 +277,27 @@ impl Readiness {
                 vec![Tell::Ready, Tell::Alive]
             }
             Answer::Starting | Answer::Draining | Answer::Silent => {
-                let told = self.started_ms.is_some_and(|ms| now_ms >= ms + UNPROBED_MS);
-                if told && !self.answered {
+                if self.is_believed(now_ms) {
                     self.enter(Stage::Serving, now_ms);
                     self.alive_ms = now_ms;
-                    return vec![Tell::Unprobed, Tell::Ready, Tell::Alive];
+                    self.unprobed = !self.answered;
+                    let unprobed = self.unprobed.then_some(Tell::Unprobed);
+                    return unprobed.into_iter().chain([Tell::Ready, Tell::Alive]).collect();
                 }
-                let in_time = now_ms < self.stage_since_ms + START_MAX_MS;
-                self.extend(now_ms, works && in_time)
+                self.extend(now_ms, works)
             }
         }
+    }
+
+    /// Whether a gateway that no probe calls ready counts as ready all the same.
+    fn is_believed(&self, now_ms: u64) -> bool {
+        let since = |ms: Option<u64>, pause_ms| ms.is_some_and(|ms| now_ms >= ms + pause_ms);
+        let begun_ms = Some(self.stage_since_ms);
+        since(self.started_ms, BELIEVED_MS)
+            || since(begun_ms, START_MAX_MS)
+            || (!self.answered
+                && (since(self.started_ms, UNPROBED_MS)
+                    || (!self.plugin_seen && since(begun_ms, UNHEARD_MS))))
     }
 
     fn look_at_service(&mut self, now_ms: u64, answer: Answer) -> Vec<Tell> {
@@ -274,7 +323,11 @@ impl Readiness {
     fn look_at_drain(&mut self, now_ms: u64, answer: Answer, works: bool) -> Vec<Tell> {
         // A gateway on its way out answers to nobody but the stop's own limit.
         let mut tells = if self.watchdog_ms.is_some() { vec![Tell::Alive] } else { vec![] };
-        let gets_on = works || answer == Answer::Draining;
+        // One that answers nothing any more may spin for ever: that is what the stop's timeout is for.
+        let gets_on = match answer {
+            Answer::Silent => works && !self.answered,
+            Answer::Serving | Answer::Starting | Answer::Draining => true,
+        };
         let in_time = now_ms < self.stage_since_ms + DRAIN_MAX_MS;
         tells.extend(self.extend(now_ms, gets_on && in_time && !self.going_down));
         tells
@@ -369,6 +422,7 @@ mod tests {
     #[test]
     fn a_slow_start_is_extended_while_it_gets_on_and_no_longer() {
         let mut machine = Readiness::new(None, 0);
+        machine.step(1, Event::PluginSeen);
         let mut extensions = Vec::new();
         for tick in 1..=200 {
             let at_ms = tick * 500;
@@ -390,6 +444,50 @@ mod tests {
         assert!(told.contains(&(31_000, Tell::Unprobed)) && told.contains(&(31_000, Tell::Ready)));
         let told = watch(&mut machine, 900_000, Answer::Silent);
         assert!(told.iter().all(|tell| tell.1 == Tell::Alive) && told.len() > 30);
+    }
+
+    #[test]
+    fn a_gateway_without_a_plugin_that_no_probe_reaches_is_not_kept_down() {
+        let mut machine = Readiness::new(None, 0);
+        let told = watch(&mut machine, 1_000_000, Answer::Silent);
+        assert_eq!(told.last().map(|tell| tell.0), Some(UNHEARD_MS), "{told:?}");
+        assert_eq!(machine.stage(), Stage::Serving);
+        let mut heard = Readiness::new(None, 0);
+        heard.step(10, Event::PluginSeen);
+        watch(&mut heard, UNHEARD_MS * 2, Answer::Silent);
+        assert_eq!(heard.stage(), Stage::Starting, "the plugin will say when it has started");
+    }
+
+    #[test]
+    fn probes_that_never_say_ready_do_not_keep_a_gateway_down_for_ever() {
+        let mut machine = Readiness::new(None, 0);
+        machine.step(1_000, Event::Started);
+        let told = watch(&mut machine, 1_000_000, Answer::Starting);
+        let ready = told.iter().find(|tell| tell.1 == Tell::Ready).map(|tell| tell.0);
+        assert_eq!(ready, Some(1_000 + BELIEVED_MS));
+        let mut silent = Readiness::new(None, 0);
+        let told = watch(&mut silent, START_MAX_MS * 2, Answer::Starting);
+        let ready = told.iter().find(|tell| tell.1 == Tell::Ready).map(|tell| tell.0);
+        assert_eq!(ready, Some(START_MAX_MS));
+    }
+
+    #[test]
+    fn a_drain_that_answers_nothing_is_left_to_its_timeout() {
+        let mut machine = serving(None);
+        machine.step(600, Event::StopBegun);
+        let mut told = Vec::new();
+        for tick in 1..100 {
+            told.extend(machine.step(600 + tick * 5_000, look(Answer::Silent, tick)));
+        }
+        assert_eq!(told, [], "it spins");
+    }
+
+    #[test]
+    fn a_probe_that_comes_through_after_all_is_said() {
+        let mut machine = Readiness::new(Some(LIMIT_MS), 0);
+        machine.step(1_000, Event::Started);
+        watch(&mut machine, 60_000, Answer::Silent);
+        assert!(machine.step(61_000, look(Answer::Serving, 9)).contains(&Tell::Probed));
     }
 
     #[test]
@@ -433,7 +531,7 @@ mod tests {
             let told = watch(&mut machine, 600_000, Answer::Draining);
             assert_eq!(machine.stage(), Stage::Stopping);
             let extended = told.iter().filter(|t| t.1 == Tell::Extend(EXTENSION_MS)).count();
-            assert_eq!(extended > 20, !going_down, "{extended}");
+            assert_eq!(extended > 15, !going_down, "{extended}");
             assert!(told.iter().any(|t| t.1 == Tell::Alive));
         }
     }

@@ -156,8 +156,9 @@ impl ExitFact {
             (None, None) => "end not known".to_owned(),
         };
         let core = if self.core { ", core dumped" } else { "" };
-        let memory =
-            if self.oom_kills.is_some_and(|kills| kills > 0) { " (out of memory)" } else { "" };
+        // The count is the whole group's over the whole run: it may have been a tool.
+        let starved = self.signal == Some(9) && self.oom_kills.is_some_and(|kills| kills > 0);
+        let memory = if starved { " (out of memory)" } else { "" };
         format!("{end}{core}{memory}")
     }
 }

@@ -136,7 +136,11 @@ async fn get(port: u16, path: &str) -> Option<Answer> {
         _ = &mut connection => exchange.await?,
     };
     Some(match serde_json::from_slice::<Value>(&body) {
-        Ok(value) if value.is_object() && status != StatusCode::NOT_FOUND => {
+        // Anything but these two is no probe's answer: an access check, say, or a web page.
+        Ok(value)
+            if value.is_object()
+                && (status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE) =>
+        {
             Answer::Json(status, value)
         }
         Ok(_) | Err(_) => Answer::NoSuchRoute,

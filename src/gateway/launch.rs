@@ -84,8 +84,8 @@ pub enum LaunchError {
     },
     /// The configured program cannot be executed.
     #[error(
-        "[gateway] command names {path}, which is not an executable file; correct the \
-         configuration, or run `tideover install` again",
+        "[gateway] command names {path}, which is not an executable file; name node and \
+         OpenClaw's entry script there as they are now",
         path = path.display()
     )]
     NotExecutable {

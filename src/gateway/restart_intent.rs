@@ -62,6 +62,8 @@ fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
 
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let temporary = path.with_extension(format!("tideover-{}", std::process::id()));
+    // Left by a power cut under the same pid.
+    let _ = fs::remove_file(&temporary);
     let mut file: File =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));

@@ -17,7 +17,7 @@ const RECORD_BYTES_MAX: u64 = 256 * 1024;
 /// Most outbox entries read at a start.
 const OUTBOX_ENTRIES_MAX: usize = 10_000;
 /// Incidents that are kept; older ones go when a new one comes.
-const INCIDENTS_MAX: usize = 100;
+pub const INCIDENTS_MAX: usize = 100;
 
 /// Up to this size a record is written for people to read, with line breaks; indentation can make a longer one
 /// many times as long.

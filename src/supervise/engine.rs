@@ -9,7 +9,7 @@ use tokio::task::spawn_local;
 use crate::config::{AckPolicy, Settings};
 use crate::control::protocol::{GatewayAuth, flush_request, holds_event};
 use crate::control::server::Peer;
-use crate::core::incident::Incident;
+use crate::core::incident::{Evidence, Incident};
 use crate::core::ledger::{Ledger, SessionRef};
 use crate::core::outbox::{Attempt, Entry};
 use crate::core::recovery::{BootRecord, Verdict};
@@ -138,6 +138,8 @@ pub(super) struct Engine {
     flushes: u64,
     /// Whether systemd still has to answer what goes down around the stop.
     pub(super) downfall_asked: bool,
+    /// How the gateway looked when it was given up, until it answers again.
+    pub(super) evidence: Option<Evidence>,
 }
 
 /// What an engine starts from.
@@ -181,6 +183,7 @@ impl Engine {
             not_on_disk: BTreeSet::new(),
             flushes: 0,
             downfall_asked: false,
+            evidence: None,
         }
     }
 
@@ -346,6 +349,14 @@ impl Engine {
         );
         if let Some(store) = &self.store {
             self.watch_ack("incidents", incidents::write(store, incident));
+        }
+    }
+
+    /// Takes this run's incident back: what it told of was survived.
+    pub(super) fn drop_incident(&self) {
+        if let Some(store) = &self.store {
+            let name = Incident::file_name(self.boot.started_at, &self.boot.run);
+            self.watch_ack("incidents", store.remove(Place::Incidents, &name));
         }
     }
 

@@ -24,8 +24,10 @@ pub(super) fn of_run_before(
         return None;
     }
     let name = Incident::file_name(previous.started_at, &previous.run);
-    let written = Directory::open(&layout.directory(Place::Incidents))
-        .ok()
+    // An incident that it took back, or of a freeze that was survived, says nothing of its end.
+    let written = previous
+        .frozen_at
+        .and_then(|_| Directory::open(&layout.directory(Place::Incidents)).ok())
         .and_then(|directory| read_incident(&directory, &name).ok().flatten());
     let (evidence, gateway_version) =
         written.map_or((None, None), |incident| (incident.evidence, incident.gateway_version));

@@ -10,6 +10,7 @@ use crate::control::server::Peer;
 use crate::core::checkpoint::{Background, Cause, Outcome, ReleasedBy};
 use crate::core::hold::ReleasePolicy;
 use crate::core::ledger::{Answer, Ending, Native, SessionRef, Step};
+use crate::core::readiness::Event as VitalEvent;
 use crate::core::reducer::{Intent, Report};
 use crate::core::supervisor::Usr1;
 use crate::store::StoreError;
@@ -76,6 +77,7 @@ impl Engine {
             self.learn_incarnation(&gateway.incarnation);
         }
         self.learn_gateway(gateway.and_then(|gateway| gateway.version.clone()), hello.signals);
+        self.vital(VitalEvent::PluginSeen);
         self.restore("plugin");
         tracing::info!(version = hello.plugin_version.as_deref(), "companion plugin connected");
         let mut result = self.holds();
@@ -237,7 +239,7 @@ impl Engine {
             self.vitals.learn_port(port);
             self.gateway = Some(GatewayLink { port, auth: start.auth.unwrap_or_default() });
         }
-        self.vital(crate::core::readiness::Event::Started);
+        self.vital(VitalEvent::Started);
         self.phase = Phase::Recovering;
         self.kick_notices();
         Response::Now(self.holds())

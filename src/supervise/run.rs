@@ -15,14 +15,14 @@ use crate::control::server::Incoming;
 use crate::core::incident::is_incident;
 use crate::core::recovery::{self, ExitFact};
 use crate::core::stamp::Stamp;
-use crate::core::supervisor::{Effect, Event, Signal, Usr1};
+use crate::core::supervisor::{Effect, Event, Signal, State, Usr1};
 use crate::gateway::launch::{EnvSnapshot, env_plan};
 use crate::gateway::restart_intent;
 use crate::telemetry::events;
 
 use super::child::{Child, ChildPlan};
 use super::engine::{Engine, Internal};
-use super::exit::{ChildEnd, leave_no_core};
+use super::exit::ChildEnd;
 use super::incidents;
 use super::prepare::{Prepared, await_old_gateway, prepare};
 use super::process::process_ref;
@@ -270,7 +270,7 @@ fn perform(
         match effect {
             Effect::Forward(signal) => {
                 deadlines.flush = None;
-                if signal == Signal::Term {
+                if signal == Signal::Term && plan.is_gateway {
                     hand_over_restart_intent(child, plan);
                 }
                 child.signal(to_nix(signal));
@@ -290,7 +290,9 @@ fn perform(
                 boot::stopping(&mut engine.boot, who);
                 engine.persist_boot();
                 deadlines.stop_begun.get_or_insert_with(Instant::now);
-                engine.begin_stop();
+                if engine.supervisor.state() != State::Running {
+                    engine.begin_stop();
+                }
             }
             Effect::RecordGoingDown(what) => {
                 tracing::info!(
@@ -359,8 +361,6 @@ fn take_internal(
             engine.vital_signs(&tells);
         }
         Internal::EvidenceKept => {
-            // systemd ends this process with SIGABRT now; the gateway's state is the evidence, not ours.
-            leave_no_core();
             engine.vital(crate::core::readiness::Event::EvidenceKept);
         }
         Internal::Stored { what, key, result } => engine.stored(what, key, result),
@@ -398,7 +398,7 @@ fn take_incoming(engine: &mut Engine, message: Incoming) {
                     tracing::info!("companion plugin disconnected");
                 }
                 // Whatever it still had to flush went with it.
-                if engine.supervisor.state() == crate::core::supervisor::State::Flushing {
+                if engine.supervisor.state() == State::Flushing {
                     engine.plugin_flushed();
                 }
             }
@@ -443,7 +443,8 @@ async fn finish(
     if is_incident(kind, cut.len()) {
         let version = engine.gateway_version.as_deref();
         let end = incidents::End { kind, detail: said, at: exit.at, exit: Some(exit), cut: &cut };
-        let incident = incidents::of_this_run(&engine.boot, &engine.ledger, version, end);
+        let mut incident = incidents::of_this_run(&engine.boot, &engine.ledger, version, end);
+        incident.evidence = engine.evidence.take();
         engine.persist_incident(&incident);
     }
     let deadline = Instant::now() + LAST_WRITES_WAIT;

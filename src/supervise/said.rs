@@ -6,15 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::core::canonical::sha256_hex;
+use crate::core::canonical::session_hash;
 use crate::core::checkpoint::{Checkpoint, Interruption};
 use crate::core::ledger::Ledger;
 use crate::telemetry::events;
 
 /// Most sessions that one change names; the log's queue must not overflow with them.
 const SESSIONS_SAID_MAX: usize = 100;
-/// Digits of the hash that stands for a session: enough to tell sessions apart.
-const HASH_DIGITS: usize = 16;
 
 /// What was said last.
 #[derive(Debug, Default)]
@@ -80,11 +78,6 @@ impl Said {
 
 fn cuts(ledger: &Ledger) -> impl Iterator<Item = (&Checkpoint, &Interruption)> {
     ledger.all().filter_map(|record| Some((record, record.interruption.as_ref()?)))
-}
-
-/// What stands for a session in the log: its key may hold an address.
-pub(super) fn session_hash(key: &str) -> String {
-    sha256_hex(key.as_bytes())[..HASH_DIGITS].to_owned()
 }
 
 /// A plain enum's name, as the checkpoint has it.

@@ -12,6 +12,7 @@ use crate::core::recovery::VerdictKind;
 use crate::telemetry::events;
 
 use super::engine::{Engine, Internal};
+use super::exit::leave_no_core;
 use super::manager::downfall;
 use super::{clock, evidence, incidents};
 
@@ -63,6 +64,10 @@ impl Engine {
 
     /// Tells the service manager, and does what else the vital signs ask for.
     pub(super) fn vital_signs(&mut self, tells: &[Tell]) {
+        if tells.contains(&Tell::LetGo) {
+            // systemd ends this process with SIGABRT now; the gateway's state is the evidence, not ours.
+            leave_no_core();
+        }
         if tells.contains(&Tell::Ready) {
             // Whoever waited for the start reads the line next.
             self.tell_status();
@@ -84,16 +89,21 @@ impl Engine {
                     "no health probe reaches the gateway on its port; the watchdog cannot judge it"
                         .to_owned(),
                 ),
+                Tell::Probed => self.restore("health"),
                 Tell::KeepEvidence => self.keep_evidence(),
                 Tell::Recovered => {
                     self.boot.frozen_at = None;
                     self.persist_boot();
+                    self.evidence = None;
+                    self.drop_incident();
                     tracing::info!(event = events::ANSWERS_AGAIN.name, "the gateway answers again");
                 }
-                Tell::LetGo => tracing::error!(
-                    event = events::WATCHDOG_LETS_GO.name,
-                    "the gateway is frozen; the watchdog ends it"
-                ),
+                Tell::LetGo => {
+                    tracing::error!(
+                        event = events::WATCHDOG_LETS_GO.name,
+                        "the gateway is frozen; the watchdog ends it"
+                    );
+                }
                 Tell::Stopping | Tell::Extend(_) | Tell::Alive => {}
             }
         }
@@ -133,7 +143,8 @@ impl Engine {
             open = open.len(),
             "the gateway does not answer any more; how it looks is written down"
         );
-        incident.evidence = Some(evidence);
+        incident.evidence = Some(evidence.clone());
+        self.evidence = Some(evidence);
         self.persist_incident(&incident);
         let (kept, to_loop) = (self.barrier(), self.to_loop.clone());
         spawn_local(async move {

@@ -96,7 +96,10 @@ impl Vitals {
 
     /// Learns the port from the gateway itself.
     pub(super) fn learn_port(&mut self, port: u16) {
-        self.port = port;
+        if self.port != port {
+            self.port = port;
+            self.step(Event::PortChanged);
+        }
     }
 
     /// When [`Self::look`] is due.
@@ -144,8 +147,12 @@ impl Vitals {
 
     /// Tells the service manager its part.
     pub(super) fn tell(&self, tells: &[Tell]) {
-        let states: Vec<NotifyState<'_>> =
+        let mut states: Vec<NotifyState<'_>> =
             tells.iter().filter_map(|tell| state_of(*tell)).collect();
+        if tells.contains(&Tell::Alive) && self.stage() == Stage::Serving {
+            // A datagram can be lost; said again, it changes nothing.
+            states.push(NotifyState::Ready);
+        }
         if !states.is_empty() {
             self.notifier.send(&states);
         }
@@ -163,7 +170,7 @@ fn state_of(tell: Tell) -> Option<NotifyState<'static>> {
             Some(NotifyState::ExtendTimeoutUsec(usec))
         }
         Tell::LetGo => Some(NotifyState::WatchdogTrigger),
-        Tell::Unprobed | Tell::KeepEvidence | Tell::Recovered => None,
+        Tell::Unprobed | Tell::Probed | Tell::KeepEvidence | Tell::Recovered => None,
     }
 }
 

@@ -17,8 +17,8 @@ use crate::store::{Directory, Place};
 use super::super::context::Context;
 use super::finding::Finding;
 
-/// The oldest Node that runs a current gateway.
-const NODE_MIN: (u32, u32) = (24, 16);
+/// The oldest Node that any gateway we know runs on; newer gateways want a newer one and say so themselves.
+const NODE_MIN: (u32, u32) = (22, 14);
 
 /// Every check, in the order in which a person would look.
 pub(super) fn all(context: &Context, env: &EnvSnapshot) -> Vec<Finding> {
@@ -84,7 +84,12 @@ fn gateway_command(loaded: &Option<config::Loaded>, env: &EnvSnapshot) -> Findin
     let command = match launch::command(&["gateway".into()], configured.as_deref(), env) {
         Ok(command) => command,
         Err(error) => {
-            return Finding::fail("gateway", error.to_string(), "tideover install");
+            return Finding::fail(
+                "gateway",
+                error.to_string(),
+                "name node and entry script in [gateway] command of the configuration, or, where nothing is installed \
+                 yet, run tideover install",
+            );
         }
     };
     let shown = std::iter::once(command.program.display().to_string())
@@ -107,7 +112,7 @@ fn gateway_command(loaded: &Option<config::Loaded>, env: &EnvSnapshot) -> Findin
         None if is_node => Finding::fail(
             "gateway",
             format!("{} does not say its version", command.program.display()),
-            "check the program, then run `tideover install` again",
+            "name a Node that works in [gateway] command of the configuration",
         ),
         None => Finding::ok("gateway", shown),
     }

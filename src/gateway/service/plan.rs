@@ -273,9 +273,12 @@ pub(super) fn command_of(given: &Given<'_>, launcher: &Launcher) -> Result<Vec<S
     };
     let configured = given.config.and_then(|content| settings_edit::command(&content.text));
     let recorded = given.record.filter(|_| ours).map(|record| record.command.clone());
-    configured
+    // The configuration is all units': where there are several, each one's own record tells better.
+    let (first, then) =
+        if given.found.others { (recorded, configured) } else { (configured, recorded) };
+    first
         .filter(|command| entry_of(command).is_some())
-        .or(recorded)
+        .or(then)
         .filter(|command| entry_of(command).is_some())
         .ok_or_else(|| Refusal::NoCommand {
             unit: given.found.unit.clone(),
