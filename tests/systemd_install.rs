@@ -177,6 +177,7 @@ fn comes_in(gateway: &Installed) -> Outcome {
         ("Type", "notify"),
         ("NotifyAccess", "main"),
         ("KillMode", "mixed"),
+        ("SyslogIdentifier", "node"),
         ("ActiveState", "active"),
         ("NRestarts", "0"),
         ("NeedDaemonReload", "no"),
