@@ -14,9 +14,9 @@ const START_MAX_MS: u64 = 30 * 60_000;
 const DRAIN_MAX_MS: u64 = 6 * 60_000;
 /// A gateway that says it has started is believed after this time, whatever its probes say.
 const BELIEVED_MS: u64 = 5 * 60_000;
-/// A gateway without our plugin that answers no probe either is taken as ready after this time, which is below
-/// the start's timeout.
-const UNHEARD_MS: u64 = 150_000;
+/// A gateway without our plugin that answers no probe either is taken as ready after this time. Until then it
+/// has more time as long as it uses any of the processor, which an idle one still does (its timers).
+const UNHEARD_MS: u64 = 10 * 60_000;
 /// A gateway that says it has started and answers no probe all the same (TLS, a port of its own) is believed
 /// after this time.
 const UNPROBED_MS: u64 = 30_000;
