@@ -64,7 +64,7 @@ pub(super) enum Verb {
     /// Make every open checkpoint durable now.
     Flush,
     /// Check everything tideover needs; each finding comes with its fix.
-    Doctor,
+    Doctor(Doctor),
     /// How the last runs ended that did not end in good order, or that left work cut.
     Report(Report),
     /// Put the gateway's user service under tideover: unit, drop-in, plugin and configuration.
@@ -116,6 +116,13 @@ pub(super) struct Status {
     /// Print again every second until interrupted.
     #[arg(long)]
     pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// The gateway's user unit, where it has a name of its own.
+    #[arg(long, value_name = "NAME")]
+    pub(super) unit: Option<String>,
 }
 
 #[derive(Debug, Args)]

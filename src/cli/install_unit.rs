@@ -90,9 +90,20 @@ pub(super) struct Survey {
     pub(super) active: String,
 }
 
+/// The gateway's places as a unit has them; those of the options where that unit cannot be looked at.
+pub(super) fn context_of_unit(global: &Global, unit: &str) -> Result<Context, Failure> {
+    let login = login();
+    let home = text(&login, "HOME").unwrap_or_default();
+    let unit = unit_name(Some(unit), "default").map_err(refused)?;
+    match look(&Manager::new(login.clone()), &unit, &home) {
+        Ok(found) => context_of(global, &login, &found),
+        Err(_) => Ok(Context::of(global)?),
+    }
+}
+
 /// Looks at the unit. Changes nothing.
-pub(super) fn survey(global: &Global) -> Result<Survey, Failure> {
-    let scene = Scene::look(global, None)?;
+pub(super) fn survey(global: &Global, unit: Option<&str>) -> Result<Survey, Failure> {
+    let scene = Scene::look(global, unit)?;
     let prepared = prepare_install(&scene.context.paths, InstallOptions { create_config: false })?;
     let plan = plan_install(scene.given(&prepared)).map_err(refused)?;
     let state = &scene.found.state;

@@ -71,7 +71,7 @@ pub fn main(argv: Vec<OsString>) -> i32 {
         Verb::Status(status) => status::run(&cli.global, &status),
         Verb::Sessions(sessions) => sessions::run(&cli.global, &sessions),
         Verb::Drill(drill) => drill::run(&cli.global, &drill),
-        Verb::Doctor => doctor::run(&cli.global),
+        Verb::Doctor(doctor) => doctor::run(&cli.global, &doctor),
         Verb::Report(report) => report::run(&cli.global, &report),
         Verb::Flush => flush::run(&cli.global),
         Verb::Install(install) => install::install(&cli.global, &install),

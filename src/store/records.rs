@@ -14,6 +14,8 @@ use super::directory::{Directory, ReadProblem, StoreError};
 pub const BOOT_FILE: &str = "boot.json";
 /// Largest boot record or outbox entry that is read, in bytes.
 const RECORD_BYTES_MAX: u64 = 256 * 1024;
+/// Largest incident that is read: 200 sessions with the longest keys fit.
+const INCIDENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most outbox entries read at a start.
 const OUTBOX_ENTRIES_MAX: usize = 10_000;
 /// Incidents that are kept; older ones go when a new one comes.
@@ -86,7 +88,9 @@ pub fn read_incidents(
 /// # Errors
 /// A text that names what is wrong with the file.
 pub fn read_incident(directory: &Directory, name: &str) -> Result<Option<Incident>, String> {
-    read(directory, name, |incident: &Incident| incident.schema == INCIDENT_SCHEMA)
+    read_within(directory, name, INCIDENT_BYTES_MAX, |incident: &Incident| {
+        incident.schema == INCIDENT_SCHEMA
+    })
 }
 
 /// Removes the oldest incidents beyond those that are kept.
@@ -112,8 +116,17 @@ fn read<T: DeserializeOwned>(
     name: &str,
     is_ours: impl Fn(&T) -> bool,
 ) -> Result<Option<T>, String> {
+    read_within(directory, name, RECORD_BYTES_MAX, is_ours)
+}
+
+fn read_within<T: DeserializeOwned>(
+    directory: &Directory,
+    name: &str,
+    bytes_max: u64,
+    is_ours: impl Fn(&T) -> bool,
+) -> Result<Option<T>, String> {
     let path = directory.path().join(name);
-    let bytes = match directory.read(name, RECORD_BYTES_MAX) {
+    let bytes = match directory.read(name, bytes_max) {
         Ok(bytes) => bytes,
         Err(ReadProblem::Missing) => return Ok(None),
         Err(problem) => return Err(format!("{}: {problem}", path.display())),

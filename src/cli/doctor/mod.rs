@@ -6,19 +6,23 @@ mod unit;
 
 use serde_json::json;
 
-use super::args::Global;
+use super::args::{Doctor, Global};
 use super::context::{Context, environment};
 use super::exit_code;
+use super::install_unit::context_of_unit;
 use super::output::{Failure, plain, print_json, print_line};
 use finding::{Finding, Level};
 
 /// Longest line about a finding.
 const LINE_CHARS_MAX: usize = 400;
 
-pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let context = Context::of(global)?;
+pub(super) fn run(global: &Global, doctor: &Doctor) -> Result<(), Failure> {
+    let context = match &doctor.unit {
+        Some(unit) => context_of_unit(global, unit)?,
+        None => Context::of(global)?,
+    };
     let mut findings = checks::all(&context, &environment());
-    findings.extend(unit::all(global));
+    findings.extend(unit::all(global, doctor.unit.as_deref()));
     let failures = findings.iter().filter(|finding| finding.level == Level::Fail).count();
     if global.json {
         print_json(&json!({

@@ -12,14 +12,14 @@ const LINGER_DIR: &str = "/var/lib/systemd/linger";
 /// Where the package puts the explanations of our journal entries.
 const CATALOG: &str = "/usr/lib/systemd/catalog/tideover.catalog";
 
-pub(super) fn all(global: &Global) -> Vec<Finding> {
+pub(super) fn all(global: &Global, named: Option<&str>) -> Vec<Finding> {
     if !Path::new("/run/systemd/system").is_dir() {
         return vec![Finding::note(
             "unit",
             "no systemd here: run the gateway with `tideover run -- openclaw gateway`",
         )];
     }
-    match survey(global) {
+    match survey(global, named) {
         Ok(survey) => {
             let mut findings = unit(&survey);
             findings.extend(at_boot(&survey));
