@@ -90,8 +90,10 @@ pub(super) struct Survey {
     pub(super) active: String,
 }
 
-/// The gateway's places as a unit has them; those of the options where that unit cannot be looked at.
-pub(super) fn context_of_unit(global: &Global, unit: &str) -> Result<Context, Failure> {
+/// The gateway's places as the named unit has them; those of the options where none is named or it cannot be
+/// looked at.
+pub(super) fn context_of_unit(global: &Global, unit: Option<&str>) -> Result<Context, Failure> {
+    let Some(unit) = unit else { return Ok(Context::of(global)?) };
     let login = login();
     let home = text(&login, "HOME").unwrap_or_default();
     let unit = unit_name(Some(unit), "default").map_err(refused)?;
@@ -346,14 +348,15 @@ fn own_path() -> Result<String, Failure> {
         .ok_or_else(|| fail("is not UTF-8, so that no unit can name it"))
 }
 
+/// Whether a path is in a build tree or in a directory that gets cleaned.
+pub(super) fn is_passing(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "target")
+        || ["/tmp", "/var/tmp", "/run", "/dev/shm"].iter().any(|dir| path.starts_with(dir))
+}
+
 /// A warning where this program will not be there for long.
 fn passing(tideover: &str) -> Option<String> {
-    let path = Path::new(tideover);
-    let built = path
-        .ancestors()
-        .any(|dir| dir.ends_with("target/debug") || dir.ends_with("target/release"));
-    let passing = ["/tmp", "/var/tmp", "/run", "/dev/shm"].iter().any(|dir| path.starts_with(dir));
-    (built || passing).then(|| {
+    is_passing(Path::new(tideover)).then(|| {
         format!("{tideover} is in a place that gets cleaned; without it the gateway does not start. Better: \
             `cargo install --path .`, or copy it to ~/.local/bin, and install again from there")
     })

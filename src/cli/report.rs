@@ -7,7 +7,6 @@ use crate::store::records::{INCIDENTS_MAX, read_incidents};
 use crate::store::{Directory, Place};
 
 use super::args::{Global, Report};
-use super::context::Context;
 use super::install_unit::context_of_unit;
 use super::output::{Failure, plain, print_json, print_line};
 
@@ -15,10 +14,7 @@ use super::output::{Failure, plain, print_json, print_line};
 const LINE_CHARS_MAX: usize = 240;
 
 pub(super) fn run(global: &Global, report: &Report) -> Result<(), Failure> {
-    let context = match &report.unit {
-        Some(unit) => context_of_unit(global, unit)?,
-        None => Context::of(global)?,
-    };
+    let context = context_of_unit(global, report.unit.as_deref())?;
     let path = context.layout.directory(Place::Incidents);
     let (incidents, problems) = if path.is_dir() {
         read_incidents(&Directory::open(&path)?, INCIDENTS_MAX)?

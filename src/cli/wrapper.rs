@@ -62,7 +62,7 @@ fn start(command: GatewayCommand, env: EnvSnapshot, config: config::Loaded) -> i
         Err(error) => return no_child(&error.to_string()),
     };
     let is_gateway = command.args.iter().any(|word| word == "gateway");
-    let configured = paths::configured_port(&context.paths.config_file);
+    let configured = || paths::configured_port(&context.paths.config_file);
     let plan = RunPlan {
         is_gateway,
         port: paths::port(&env, &command.args, configured),

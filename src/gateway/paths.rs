@@ -89,12 +89,16 @@ impl GatewayPaths {
 }
 
 /// The port the gateway will listen on: `--port` in `args`, else `OPENCLAW_GATEWAY_PORT`, else
-/// `configured` (`gateway.port` of the configuration), else the default.
-pub fn port(env: &EnvSnapshot, args: &[impl AsRef<OsStr>], configured: Option<u16>) -> u16 {
+/// `configured` (`gateway.port` of the configuration, read only then), else the default.
+pub fn port(
+    env: &EnvSnapshot,
+    args: &[impl AsRef<OsStr>],
+    configured: impl FnOnce() -> Option<u16>,
+) -> u16 {
     argument(args, "--port")
         .and_then(|value| value.parse().ok())
         .or_else(|| text(env, "OPENCLAW_GATEWAY_PORT").and_then(|value| port_value(&value)))
-        .or(configured)
+        .or_else(configured)
         .filter(|port| *port > 0)
         .unwrap_or(PORT_DEFAULT)
 }
@@ -316,10 +320,10 @@ mod tests {
     fn the_port() {
         let none: &[&str] = &[];
         let with = [("OPENCLAW_GATEWAY_PORT", "127.0.0.1:3")];
-        assert_eq!(port(&env(&[]), none, None), PORT_DEFAULT);
-        assert_eq!(port(&env(&[]), none, Some(2)), 2);
-        assert_eq!(port(&env(&with), none, Some(2)), 3);
-        assert_eq!(port(&env(&with), &["gateway", "--port", "4"], Some(2)), 4);
-        assert_eq!(port(&env(&[]), &["--port=0"], None), PORT_DEFAULT);
+        assert_eq!(port(&env(&[]), none, || None), PORT_DEFAULT);
+        assert_eq!(port(&env(&[]), none, || Some(2)), 2);
+        assert_eq!(port(&env(&with), none, || Some(2)), 3);
+        assert_eq!(port(&env(&with), &["gateway", "--port", "4"], || Some(2)), 4);
+        assert_eq!(port(&env(&[]), &["--port=0"], || None), PORT_DEFAULT);
     }
 }

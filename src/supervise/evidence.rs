@@ -4,25 +4,20 @@ use std::fs;
 
 use crate::core::incident::{Evidence, HealthAnswer, ThreadState};
 
-use super::vitals::Answered;
-
 /// Most threads that are written down.
 const THREADS_MAX: usize = 128;
 /// Most answers that the log repeats; the incident file has them all.
 const ANSWERS_SAID_MAX: usize = 4;
 
 /// Gathers what /proc shows of a process. Reads only files that a hung process cannot hold up.
-pub(super) fn gather(pid: u32, answers: Vec<Answered>) -> Evidence {
+pub(super) fn gather(pid: u32, answers: Vec<HealthAnswer>) -> Evidence {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kib = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim_start_matches(':').split_whitespace().next()?.parse().ok()
     };
     Evidence {
-        health: answers
-            .into_iter()
-            .map(|Answered { at, answer, took_ms }| HealthAnswer { at, answer, took_ms })
-            .collect(),
+        health: answers,
         threads: threads(pid),
         resident_kib: kib("VmRSS"),
         swapped_kib: kib("VmSwap"),

@@ -31,24 +31,17 @@ pub(super) fn of_run_before(
         .and_then(|directory| read_incident(&directory, &name).ok().flatten());
     let (evidence, gateway_version) =
         written.map_or((None, None), |incident| (incident.evidence, incident.gateway_version));
-    Some(Incident {
-        schema: INCIDENT_SCHEMA.to_owned(),
-        run: previous.run.clone(),
+    let end = End {
         kind: before.kind,
         detail: before.detail.clone(),
-        started_at: previous.started_at,
-        ended_at: before.at,
-        stop: previous.stop.clone(),
+        at: before.at,
         exit: None,
-        gateway_version,
-        unit: process::unit(std::process::id()),
-        evidence,
-        sessions_cut: marked.len(),
-        sessions: cut_sessions(marked.iter().filter_map(|key| ledger.get(key))),
-    })
+        cut: marked,
+    };
+    Some(Incident { evidence, ..of_run(previous, ledger, gateway_version.as_deref(), end) })
 }
 
-/// What is known of this run's end.
+/// What is known of a run's end.
 #[derive(Debug)]
 pub(super) struct End<'a> {
     pub(super) kind: VerdictKind,
@@ -58,8 +51,8 @@ pub(super) struct End<'a> {
     pub(super) cut: &'a [String],
 }
 
-/// The incident of this run.
-pub(super) fn of_this_run(
+/// The incident of a run, without evidence.
+pub(super) fn of_run(
     boot: &BootRecord,
     ledger: &Ledger,
     gateway_version: Option<&str>,

@@ -23,18 +23,21 @@ pub(super) fn process_ref(pid: u32) -> Option<ProcessRef> {
 
 /// Start time of a process in clock ticks since boot: field 22 of its stat line.
 pub(super) fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat_after_name(pid)?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The fields of a process's stat line from the third on, its state.
+fn stat_after_name(pid: u32) -> Option<String> {
+    let mut stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold spaces and parentheses itself: go by the last one.
-    let after_name = &stat[stat.rfind(')')? + 1..];
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    Some(stat.split_off(stat.rfind(')')? + 1))
 }
 
 /// Whether a process is `ancestor` or one of its descendants.
 pub(super) fn descends_from(pid: u32, ancestor: u32) -> bool {
     const GENERATIONS_MAX: usize = 16;
     let parent = |pid: u32| -> Option<u32> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
+        stat_after_name(pid)?.split_ascii_whitespace().nth(1)?.parse().ok()
     };
     std::iter::successors(Some(pid), |pid| parent(*pid))
         .take(GENERATIONS_MAX)
@@ -57,8 +60,8 @@ pub(super) fn unit(pid: u32) -> Option<String> {
 
 /// Processor time that a process has used, its ended children's included, in clock ticks.
 pub(super) fn cpu_ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let stat = stat_after_name(pid)?;
+    let fields = stat.split_ascii_whitespace();
     Some(fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum())
 }
 
@@ -98,9 +101,8 @@ pub enum Liveness {
 #[must_use]
 pub fn liveness(pid: u32, ticks: Option<u64>) -> Liveness {
     let same = start_ticks(pid).is_some_and(|found| ticks.is_none_or(|ticks| ticks == found));
-    let zombie = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| stat[stat.rfind(')')? + 1..].trim_start().chars().next())
+    let zombie = stat_after_name(pid)
+        .and_then(|stat| stat.trim_start().chars().next())
         .is_some_and(|state| matches!(state, 'Z' | 'X'));
     if same && !zombie { Liveness::Alive } else { Liveness::Gone }
 }

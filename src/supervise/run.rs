@@ -443,7 +443,7 @@ async fn finish(
     if is_incident(kind, cut.len()) {
         let version = engine.gateway_version.as_deref();
         let end = incidents::End { kind, detail: said, at: exit.at, exit: Some(exit), cut: &cut };
-        let mut incident = incidents::of_this_run(&engine.boot, &engine.ledger, version, end);
+        let mut incident = incidents::of_run(&engine.boot, &engine.ledger, version, end);
         incident.evidence = engine.evidence.take();
         engine.persist_incident(&incident);
     }

@@ -128,7 +128,7 @@ impl Engine {
             cut: &open,
         };
         let version = self.gateway_version.as_deref();
-        let mut incident = incidents::of_this_run(&self.boot, &self.ledger, version, end);
+        let mut incident = incidents::of_run(&self.boot, &self.ledger, version, end);
         let pid = self.boot.gateway.map_or(0, |gateway| gateway.pid);
         let evidence = evidence::gather(pid, self.vitals.answers());
         let main = evidence.threads.first();

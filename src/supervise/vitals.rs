@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use crate::core::incident::HealthAnswer;
 use crate::core::readiness::{Answer, Event, Look, Readiness, Stage, Tell};
-use crate::core::stamp::Stamp;
 use crate::gateway::health::{self, Health};
 use crate::gateway::launch::EnvSnapshot;
 
@@ -21,20 +20,11 @@ use super::{clock, process};
 /// How many answers are kept for the evidence.
 const ANSWERS_MAX: usize = 16;
 
-/// One answer, as the evidence has it.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Answered {
-    pub(super) at: Stamp,
-    pub(super) answer: String,
-    /// How long it took, in milliseconds.
-    pub(super) took_ms: u64,
-}
-
 /// What one look brought.
 #[derive(Debug)]
 pub(super) struct Looked {
     look: Look,
-    answered: Answered,
+    answered: HealthAnswer,
 }
 
 /// The machine with its clock, its probes and its listener.
@@ -52,7 +42,7 @@ pub(super) struct Vitals {
     /// A child that is no gateway answers no probe: that it lives is all there is to know.
     is_gateway: bool,
     looking: bool,
-    answers: VecDeque<Answered>,
+    answers: VecDeque<HealthAnswer>,
     to_loop: mpsc::Sender<Internal>,
 }
 
@@ -90,7 +80,7 @@ impl Vitals {
     }
 
     /// The last answers, oldest first.
-    pub(super) fn answers(&self) -> Vec<Answered> {
+    pub(super) fn answers(&self) -> Vec<HealthAnswer> {
         self.answers.iter().cloned().collect()
     }
 
@@ -123,7 +113,7 @@ impl Vitals {
                 (true, false) => whole(port, limit).await,
             };
             let took_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let answered = Answered { at: clock::now(), answer: words, took_ms };
+            let answered = HealthAnswer { at: clock::now(), answer: words, took_ms };
             let look = Look { answer, cpu_ticks: process::cpu_ticks(pid) };
             let _ = to_loop.send(Internal::Looked(Looked { look, answered })).await;
         });

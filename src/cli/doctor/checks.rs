@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -11,14 +10,18 @@ use crate::control::client::ClientError;
 use crate::core::outbox::SendState;
 use crate::gateway::launch::{self, EnvSnapshot};
 use crate::gateway::plugin_install::{InstallOptions, prepare_install};
+use crate::gateway::service::Call;
 use crate::store::records::read_outbox;
 use crate::store::{Directory, Place};
 
 use super::super::context::Context;
+use super::super::install_unit::is_passing;
 use super::finding::Finding;
 
 /// The oldest Node that any gateway we know runs on; newer gateways want a newer one and say so themselves.
 const NODE_MIN: (u32, u32) = (22, 14);
+/// Longest that Node may take to say its version, in milliseconds.
+const VERSION_MS: u64 = 30_000;
 
 /// Every check, in the order in which a person would look.
 pub(super) fn all(context: &Context, env: &EnvSnapshot) -> Vec<Finding> {
@@ -46,13 +49,6 @@ fn binary() -> Finding {
         Ok(path) => Finding::ok("binary", format!("{} ({version})", path.display())),
         Err(error) => Finding::note("binary", format!("version {version}, path unknown: {error}")),
     }
-}
-
-/// Whether a path is in a build tree or a temporary directory.
-fn is_passing(path: &Path) -> bool {
-    path.starts_with("/tmp")
-        || path.starts_with("/var/tmp")
-        || path.components().any(|part| part.as_os_str() == "target")
 }
 
 fn configuration(env: &EnvSnapshot) -> Option<config::Loaded> {
@@ -97,7 +93,7 @@ fn gateway_command(loaded: &Option<config::Loaded>, env: &EnvSnapshot) -> Findin
         .collect::<Vec<_>>()
         .join(" ");
     let is_node = command.program.file_name().is_some_and(|name| name == "node");
-    match is_node.then(|| node_version(&command.program)).flatten() {
+    match is_node.then(|| node_version(&command.program, env)).flatten() {
         Some(version) if version < NODE_MIN => Finding::fail(
             "gateway",
             format!("{shown}: Node {}.{} is too old", version.0, version.1),
@@ -118,11 +114,15 @@ fn gateway_command(loaded: &Option<config::Loaded>, env: &EnvSnapshot) -> Findin
     }
 }
 
-fn node_version(node: &Path) -> Option<(u32, u32)> {
-    let output =
-        Command::new(node).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let text = String::from_utf8(output.ok()?.stdout).ok()?;
-    let mut parts = text.trim().strip_prefix('v')?.split('.');
+fn node_version(node: &Path, env: &EnvSnapshot) -> Option<(u32, u32)> {
+    let call = Call {
+        program: node.to_owned(),
+        args: vec!["--version".into()],
+        env: env.clone(),
+        timeout_ms: VERSION_MS,
+    };
+    let said = call.run().ok()?.stdout;
+    let mut parts = said.trim().strip_prefix('v')?.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 

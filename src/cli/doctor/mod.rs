@@ -7,7 +7,7 @@ mod unit;
 use serde_json::json;
 
 use super::args::{Doctor, Global};
-use super::context::{Context, environment};
+use super::context::environment;
 use super::exit_code;
 use super::install_unit::context_of_unit;
 use super::output::{Failure, plain, print_json, print_line};
@@ -17,10 +17,7 @@ use finding::{Finding, Level};
 const LINE_CHARS_MAX: usize = 400;
 
 pub(super) fn run(global: &Global, doctor: &Doctor) -> Result<(), Failure> {
-    let context = match &doctor.unit {
-        Some(unit) => context_of_unit(global, unit)?,
-        None => Context::of(global)?,
-    };
+    let context = context_of_unit(global, doctor.unit.as_deref())?;
     let mut findings = checks::all(&context, &environment());
     findings.extend(unit::all(global, doctor.unit.as_deref()));
     let failures = findings.iter().filter(|finding| finding.level == Level::Fail).count();
