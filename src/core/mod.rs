@@ -12,6 +12,7 @@ pub mod notice;
 pub mod outbox;
 #[cfg(test)]
 mod properties;
+pub mod queue;
 pub mod readiness;
 pub mod recovery;
 pub mod reducer;
