@@ -379,6 +379,8 @@ async fn attempt(link: &GatewayLink, entry: &Entry) -> Attempt {
         message: entry.text.clone(),
         account_id: entry.route.account_id.clone(),
         thread_id: entry.route.thread_id.clone(),
+        reply_to_id: None,
+        media_urls: Vec::new(),
         idempotency_key: entry.key.clone(),
         session_key: entry.sessions.first().map(|(key, _)| key.clone()),
     };
@@ -389,8 +391,8 @@ async fn attempt(link: &GatewayLink, entry: &Entry) -> Attempt {
         // The gateway keeps it and may deliver it, or may not (measured: 2026.9.6 drops what it is unsure of).
         SendOutcome::Queued { .. } => Attempt::NoAnswer("queued by the gateway".to_owned()),
         SendOutcome::Refused { reason } => Attempt::Refused(reason),
-        SendOutcome::Failed { retryable: true, reason } => Attempt::NotSent(reason),
-        SendOutcome::Failed { retryable: false, reason } => Attempt::Refused(reason),
+        SendOutcome::Failed { retryable: true, reason, .. } => Attempt::NotSent(reason),
+        SendOutcome::Failed { retryable: false, reason, .. } => Attempt::Refused(reason),
         SendOutcome::Uncertain { reason } => Attempt::NoAnswer(reason),
     }
 }

@@ -9,18 +9,22 @@
 //! From SIGTERM on nothing useful can be asked: 2026.9.6 answers every call with `UNAVAILABLE` and
 //! refuses new connections while it drains.
 
+mod channel_error;
 mod client;
 mod error;
 mod frame;
 mod secret;
 mod send;
 mod session;
+mod turn;
 
+pub use channel_error::{channel_answered, is_permanent};
 pub use client::{Client, ConnectOptions, Hello};
 pub use error::{GatewayError, RpcError};
 pub use secret::{Credentials, Secret};
 pub use send::{Redelivery, SendOutcome, SendRequest};
 pub use session::Aborted;
+pub use turn::{TurnOutcome, TurnRequest};
 
 #[cfg(test)]
 mod tests;

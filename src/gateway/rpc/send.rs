@@ -4,22 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::channel_error::{channel_answered, is_permanent};
 use super::client::Client;
 use super::error::{GatewayError, RpcError};
-
-/// Parts of a channel's error text that no retry will change. They follow the gateway's own list,
-/// which it does not tell over the wire.
-const PERMANENT_TEXTS: [&str; 9] = [
-    "chat not found",
-    "chat_id is empty",
-    "user not found",
-    "bot was blocked by the user",
-    "bot was kicked",
-    "user is deactivated",
-    "recipient is not a valid",
-    "outbound not configured for channel",
-    "ambiguous discord recipient",
-];
 
 /// A message to send. Its text and address are never logged: no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,6 +22,11 @@ pub struct SendRequest {
     pub account_id: Option<String>,
     /// A thread or topic (`threadId` in both versions' schema).
     pub thread_id: Option<String>,
+    /// The message that this one answers, by the channel's own id (`replyToId` in both versions).
+    pub reply_to_id: Option<String>,
+    /// Pictures and files by address or path (`mediaUrls` in both versions). With one at least, the
+    /// text may be empty.
+    pub media_urls: Vec<String>,
     /// Recognises a repeat while the gateway runs; see [`Client::send`].
     pub idempotency_key: String,
     /// The session whose transcript gets a copy. The model never sees that copy.
@@ -54,6 +46,11 @@ pub enum SendOutcome {
     Queued {
         /// When the gateway tries again.
         redelivery: Redelivery,
+        /// The gateway's reason.
+        reason: String,
+        /// Whether the channel's own answer was seen: it did not take the message. Without one it
+        /// may have.
+        answered: bool,
     },
     /// It will never be taken: a wrong address, an unknown channel, a blocked bot.
     Refused {
@@ -66,6 +63,9 @@ pub enum SendOutcome {
         retryable: bool,
         /// The gateway's reason.
         reason: String,
+        /// Whether the channel's own answer was seen. `false` says nothing where the request never
+        /// left: then `retryable` is true.
+        answered: bool,
     },
     /// It may or may not have been sent: the connection broke after the request was written, or no
     /// answer came in time.
@@ -118,6 +118,7 @@ fn params(request: &SendRequest) -> Value {
     let optional = [
         ("accountId", &request.account_id),
         ("threadId", &request.thread_id),
+        ("replyToId", &request.reply_to_id),
         ("sessionKey", &request.session_key),
     ];
     if let Some(params) = params.as_object_mut() {
@@ -125,6 +126,9 @@ fn params(request: &SendRequest) -> Value {
             if let Some(value) = value {
                 params.insert(name.to_owned(), value.as_str().into());
             }
+        }
+        if !request.media_urls.is_empty() {
+            params.insert("mediaUrls".to_owned(), request.media_urls.clone().into());
         }
     }
     params
@@ -148,30 +152,30 @@ fn outcome(result: Result<Value, RpcError>, protocol: u64) -> SendOutcome {
             SendOutcome::Uncertain { reason: error.to_string() }
         }
         Err(error @ (RpcError::Lost { .. } | RpcError::Unreachable { .. })) => {
-            SendOutcome::Failed { retryable: true, reason: error.to_string() }
+            SendOutcome::Failed { retryable: true, reason: error.to_string(), answered: false }
         }
         Err(error @ (RpcError::RequestTooLarge { .. } | RpcError::Refused { .. })) => {
-            SendOutcome::Failed { retryable: false, reason: error.to_string() }
+            SendOutcome::Failed { retryable: false, reason: error.to_string(), answered: false }
         }
     }
 }
 
 fn answered(error: &GatewayError, protocol: u64) -> SendOutcome {
     let reason = error.to_string();
+    let answered = channel_answered(&error.message);
     if error.is_passing() {
-        return SendOutcome::Failed { retryable: true, reason };
+        return SendOutcome::Failed { retryable: true, reason, answered: false };
     }
-    let text = error.message.to_ascii_lowercase();
-    if PERMANENT_TEXTS.iter().any(|part| text.contains(part)) || error.code != "UNAVAILABLE" {
+    if is_permanent(&error.message) || error.code != "UNAVAILABLE" {
         return SendOutcome::Refused { reason };
     }
     if error.detail_code.as_deref() == Some("OUTBOUND_DELIVERY_QUEUED") {
-        return SendOutcome::Queued { redelivery: Redelivery::WhileRunning };
+        return SendOutcome::Queued { redelivery: Redelivery::WhileRunning, reason, answered };
     }
     if protocol <= 3 {
-        return SendOutcome::Queued { redelivery: Redelivery::AtNextStart };
+        return SendOutcome::Queued { redelivery: Redelivery::AtNextStart, reason, answered };
     }
-    SendOutcome::Failed { retryable: error.retryable, reason }
+    SendOutcome::Failed { retryable: error.retryable, reason, answered }
 }
 
 #[cfg(test)]
@@ -192,8 +196,10 @@ mod tests {
     fn kind(outcome: &SendOutcome) -> &'static str {
         match outcome {
             SendOutcome::Delivered { .. } => "delivered",
-            SendOutcome::Queued { redelivery: Redelivery::WhileRunning } => "queued",
-            SendOutcome::Queued { redelivery: Redelivery::AtNextStart } => "queued for the start",
+            SendOutcome::Queued { redelivery: Redelivery::WhileRunning, .. } => "queued",
+            SendOutcome::Queued { redelivery: Redelivery::AtNextStart, .. } => {
+                "queued for the start"
+            }
             SendOutcome::Refused { .. } => "refused",
             SendOutcome::Failed { retryable: true, .. } => "failed, retryable",
             SendOutcome::Failed { .. } => "failed",
@@ -235,12 +241,33 @@ mod tests {
             message: "m".into(),
             account_id: None,
             thread_id: None,
+            reply_to_id: None,
+            media_urls: Vec::new(),
             idempotency_key: "k".into(),
             session_key: None,
         };
         let names = |value: &Value| value.as_object().map_or(0, serde_json::Map::len);
         assert_eq!(names(&params(&request)), 4);
         request.thread_id = Some("9".into());
-        assert_eq!(params(&request).get("threadId"), Some(&json!("9")));
+        request.reply_to_id = Some("8".into());
+        request.media_urls = vec!["https://x/a.png".into()];
+        let all = params(&request);
+        assert_eq!(all.get("threadId"), Some(&json!("9")));
+        assert_eq!(all.get("replyToId"), Some(&json!("8")));
+        assert_eq!(all.get("mediaUrls"), Some(&json!(["https://x/a.png"])));
+    }
+
+    #[test]
+    fn what_the_channel_said_is_kept() {
+        let told = |message| {
+            let outcome = outcome(Err(answer("UNAVAILABLE", message, None, None)), 3);
+            let SendOutcome::Queued { answered, reason, .. } = outcome else {
+                unreachable!("{outcome:?}")
+            };
+            (answered, reason)
+        };
+        let (answered, reason) = told("Call to 'sendMessage' failed! (500: Internal Server Error)");
+        assert!(answered && reason.contains("(500: Internal"), "{reason}");
+        assert!(!told("Network request for 'sendMessage' failed!").0);
     }
 }

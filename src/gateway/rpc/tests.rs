@@ -150,3 +150,102 @@ async fn an_answer_over_the_limit_ends_the_connection() {
     };
     tokio::join!(caller, gateway);
 }
+
+fn no(id: &Value, error: Value) -> Value {
+    json!({"type": "res", "id": id, "ok": false, "error": error})
+}
+
+fn turn() -> TurnRequest {
+    TurnRequest {
+        session_key: "agent:main:main".into(),
+        message: "m".into(),
+        channel: "telegram".into(),
+        to: "telegram:1".into(),
+        account_id: Some("default".into()),
+        thread_id: None,
+        idempotency_key: "k".into(),
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_became_of_a_turn() {
+    let (listener, options) = lab().await;
+    let gateway = async {
+        let mut peer = accept(&listener).await;
+        let asked = hear(&mut peer).await.unwrap();
+        let want = json!({"message": "m", "sessionKey": "agent:main:main", "idempotencyKey": "k",
+            "deliver": true, "channel": "telegram", "to": "telegram:1", "accountId": "default"});
+        assert_eq!((&asked["method"], &asked["params"]), (&json!("agent"), &want));
+        say(&mut peer, ok(&asked["id"], json!({"runId": "k", "status": "accepted"}))).await;
+        say(&mut peer, ok(&asked["id"], json!({"runId": "k", "status": "ok"}))).await;
+
+        let asked = hear(&mut peer).await.unwrap();
+        say(&mut peer, ok(&asked["id"], json!({"runId": "k", "status": "accepted"}))).await;
+        let failed = "GrammyError: Call to 'sendMessage' failed! (500: Internal Server Error)";
+        say(&mut peer, no(&asked["id"], json!({"code": "UNAVAILABLE", "message": failed}))).await;
+
+        let asked = hear(&mut peer).await.unwrap();
+        let draining = json!({"code": "UNAVAILABLE", "message": "restarting", "retryable": true,
+            "details": {"reason": "gateway-restarting"}});
+        say(&mut peer, no(&asked["id"], draining)).await;
+
+        let asked = hear(&mut peer).await.unwrap();
+        say(&mut peer, ok(&asked["id"], json!({"runId": "k", "status": "timeout"}))).await;
+
+        // One is answered only with `accepted`, and during the last one the gateway dies.
+        let asked = hear(&mut peer).await.unwrap();
+        say(&mut peer, ok(&asked["id"], json!({"runId": "k", "status": "accepted"}))).await;
+        hear(&mut peer).await.unwrap();
+    };
+    let caller = async {
+        let mut client = Client::connect(&options).await.unwrap();
+        assert_eq!(client.run_turn(&turn(), LONG).await, TurnOutcome::Ran);
+        let failed = client.run_turn(&turn(), LONG).await;
+        assert!(
+            matches!(&failed, TurnOutcome::Failed { reason } if channel_answered(reason)),
+            "{failed:?}"
+        );
+        let passing = client.run_turn(&turn(), LONG).await;
+        assert!(matches!(passing, TurnOutcome::NotTaken { .. }), "{passing:?}");
+        let broken_off = client.run_turn(&turn(), LONG).await;
+        assert!(matches!(broken_off, TurnOutcome::Failed { .. }), "{broken_off:?}");
+        let late = client.run_turn(&turn(), SHORT).await;
+        assert!(matches!(late, TurnOutcome::NoAnswer { .. }), "{late:?}");
+        let lost = client.run_turn(&turn(), LONG).await;
+        assert!(matches!(lost, TurnOutcome::NoAnswer { .. }), "{lost:?}");
+        let large = TurnRequest { message: "x".repeat(600 * 1024), ..turn() };
+        let large = client.run_turn(&large, LONG).await;
+        assert!(matches!(large, TurnOutcome::Failed { .. }), "{large:?}");
+    };
+    tokio::join!(caller, gateway);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_receipt_is_found_by_its_key() {
+    let (listener, options) = lab().await;
+    let gateway = async {
+        let mut peer = accept(&listener).await;
+        let asked = hear(&mut peer).await.unwrap();
+        assert_eq!(asked["method"], json!("chat.history"));
+        assert_eq!(asked["params"]["sessionKey"], json!("s"));
+        let rows = json!({"messages": [{"role": "user"}, 7, {"role": "assistant",
+            "provider": "openclaw", "model": "delivery-mirror", "idempotencyKey": "k-0"}]});
+        say(&mut peer, ok(&asked["id"], rows.clone())).await;
+        let asked = hear(&mut peer).await.unwrap();
+        say(&mut peer, ok(&asked["id"], rows)).await;
+        let asked = hear(&mut peer).await.unwrap();
+        say(&mut peer, ok(&asked["id"], json!({}))).await;
+        let asked = hear(&mut peer).await.unwrap();
+        say(&mut peer, ok(&asked["id"], json!("x".repeat(5 * 1024 * 1024)))).await;
+    };
+    let caller = async {
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        let mut client = Client::connect(&options).await.unwrap();
+        assert!(client.has_receipt("s", &keys(&["x", "k-0"]), LONG).await.unwrap());
+        assert!(!client.has_receipt("s", &keys(&["k-1"]), LONG).await.unwrap());
+        assert!(!client.has_receipt("s", &keys(&["k-0"]), LONG).await.unwrap());
+        let large = client.has_receipt("s", &keys(&["k-0"]), LONG).await;
+        assert!(matches!(large, Err(RpcError::Lost { .. })), "{large:?}");
+    };
+    tokio::join!(caller, gateway);
+}
