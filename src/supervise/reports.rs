@@ -201,12 +201,18 @@ impl Engine {
                 self.announce_holds();
                 self.answered(&session, step)
             }
+            // To be filled in with the queue's handling.
+            Request::MessageSent(_) | Request::NativeQueue { .. } => Response::Now(json!({})),
             Request::Hello(_)
             | Request::Status {}
             | Request::Sessions {}
             | Request::Release { .. }
             | Request::Forget { .. }
-            | Request::Flush {} => {
+            | Request::Flush {}
+            | Request::Queue {}
+            | Request::QueueRetry { .. }
+            | Request::QueueDrop { .. }
+            | Request::OutboxRetry { .. } => {
                 Response::Error(ErrorCode::Refused, "not for the plugin".to_owned())
             }
         }
@@ -413,6 +419,11 @@ impl Engine {
                 let open = acks.len();
                 reply_when_all(peer, id, acks, json!({ "flushed": open }))
             }
+            // To be filled in with the queue's handling; all but the first change something.
+            Request::Queue {}
+            | Request::QueueRetry { .. }
+            | Request::QueueDrop { .. }
+            | Request::OutboxRetry { .. } => Response::Now(json!({})),
             Request::Hello(_)
             | Request::GatewayStart(_)
             | Request::GatewayStop { .. }
@@ -423,7 +434,9 @@ impl Engine {
             | Request::ToolIntent(_)
             | Request::ToolResult { .. }
             | Request::BackgroundEnd { .. }
-            | Request::SessionEnd { .. } => {
+            | Request::SessionEnd { .. }
+            | Request::MessageSent(_)
+            | Request::NativeQueue { .. } => {
                 Response::Error(ErrorCode::Refused, "only the companion plugin reports".to_owned())
             }
         }
