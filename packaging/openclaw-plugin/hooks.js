@@ -3,7 +3,7 @@
 // No function here decides about a session or words a message; that is the supervisor's. Every
 // handler is registered through guard(), so that a fault of ours costs a report and not a turn.
 
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 
 import { abortRun } from "./abort.js";
 import {
@@ -17,6 +17,7 @@ import {
 
 const FIRST = 1000;
 const LAST = -1000; // before_tool_call: whatever another plugin blocks is no intent
+const ERROR_CHARS_MAX = 300;
 const NOTICE_WINDOW_MS = 300_000; // how long after a claim the native notice may still come
 
 // Inherited timeouts differ (none on 2026.5.5, 15 s and fail closed on 2026.9.6): state our own.
@@ -39,6 +40,8 @@ export function registerHooks(api, state) {
   if (state.foundInterrupted || state.interrupted.length > 0) {
     on("message_sending", (event, ctx) => messageSending(state, event, ctx), { priority: FIRST });
   }
+  // This one switches nothing on or off in either gateway: they only ask whether to fire it.
+  on("message_sent", (event, ctx) => messageSent(state, event, ctx));
   on("session_end", (event, ctx) => sessionEnd(state, event, ctx));
 }
 
@@ -137,6 +140,30 @@ async function messageSending(state, event, ctx) {
     ? state.interrupted.length > 0 || Date.now() - state.claimedAt < NOTICE_WINDOW_MS
     : state.isInterrupted({ key, id: null });
   return ours ? { cancel: true } : undefined;
+}
+
+// What the gateway says is the end of a delivery (2026.9.6), or of one try (2026.5.5).
+function messageSent(state, event, ctx) {
+  const success = event.success === true;
+  state.link.tell("message_sent", {
+    channel: text(ctx.channelId),
+    to: text(event.to) ?? text(ctx.conversationId),
+    account_id: text(ctx.accountId),
+    session_key: text(event.sessionKey) ?? text(ctx.sessionKey),
+    success,
+    message_id: text(event.messageId) ?? text(ctx.messageId),
+    error: success ? null : text(event.error)?.slice(0, ERROR_CHARS_MAX) ?? null,
+    ...fingerprint(event.content),
+  });
+}
+
+/** Tells one text from another without telling it. */
+function fingerprint(content) {
+  const bytes = Buffer.from(typeof content === "string" ? content : "", "utf8");
+  return {
+    text_sha256: createHash("sha256").update(bytes).digest("hex"),
+    text_bytes: bytes.length,
+  };
 }
 
 /** Reports the start of a turn, once a run: a retried attempt gets the same text again. */

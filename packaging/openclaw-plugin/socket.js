@@ -78,6 +78,13 @@ export class Link {
     this.request(type, fields).catch(() => {});
   }
 
+  /** Sends what gets no answer at all. */
+  tell(type, fields) {
+    this.open();
+    const line = this.#state === "refused" ? null : encode({ type, ...fields });
+    if (line !== null) this.#send(line);
+  }
+
   #await(id, resolve, reject, timeoutMs) {
     const sentMs = performance.now();
     const timer = setTimeout(() => {
