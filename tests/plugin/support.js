@@ -1,9 +1,10 @@
 // A supervisor's end of the socket, and a gateway's end of the plugin, for the tests beside this.
 
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { DatabaseSync } from "node:sqlite";
 
 import plugin from "../../packaging/openclaw-plugin/index.js";
 import { forgetState } from "../../packaging/openclaw-plugin/state.js";
@@ -105,3 +106,40 @@ export const message = (content = "please deploy", over = {}) => [
   },
   { channelId: "telegram", accountId: "default", sessionKey: MAIN },
 ];
+
+// As 2026.9.6 makes it.
+const QUEUE_TABLE = `CREATE TABLE delivery_queue_entries (
+  queue_name TEXT NOT NULL, id TEXT NOT NULL, status TEXT NOT NULL, entry_kind TEXT,
+  session_key TEXT, channel TEXT, target TEXT, account_id TEXT,
+  retry_count INTEGER NOT NULL DEFAULT 0, last_attempt_at INTEGER, last_error TEXT,
+  recovery_state TEXT, platform_send_started_at INTEGER, entry_json TEXT NOT NULL,
+  enqueued_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, failed_at INTEGER,
+  PRIMARY KEY (queue_name, id)) STRICT`;
+
+/** A state directory with the gateway's queue in it, and the gateway's connection to that. */
+export function stateDirectory({ database = true, journal = "wal" } = {}) {
+  const dir = mkdtempSync(path.join(tmpdir(), "tideover-state-"));
+  let db = null;
+  if (database) {
+    mkdirSync(path.join(dir, "state"));
+    db = new DatabaseSync(path.join(dir, "state", "openclaw.sqlite"));
+    db.exec(`PRAGMA journal_mode = ${journal}; ${QUEUE_TABLE}`);
+  }
+  return {
+    dir,
+    db,
+    insert(over) {
+      const row = {
+        queue_name: "outbound-prepared-v1", status: "pending", entry_json: "{}",
+        enqueued_at: 1, updated_at: 1, ...over,
+      };
+      const names = Object.keys(row);
+      const values = names.map((name) => `@${name}`);
+      db.prepare(`INSERT INTO delivery_queue_entries (${names}) VALUES (${values})`).run(row);
+    },
+    remove() {
+      if (db?.isOpen) db.close();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}

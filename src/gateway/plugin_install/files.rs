@@ -29,6 +29,7 @@ pub const PLUGIN_FILES: &[PluginFile] = plugin_files![
     "index.js",
     "abort.js",
     "hooks.js",
+    "native-queue.js",
     "people.js",
     "sessions.js",
     "socket.js",
