@@ -8,6 +8,7 @@ pub mod health;
 pub mod launch;
 pub mod paths;
 pub mod plugin_install;
+pub mod queue_files;
 pub mod restart_intent;
 pub mod rpc;
 pub mod service;
