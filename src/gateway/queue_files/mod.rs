@@ -14,9 +14,11 @@ mod document;
 mod fields;
 mod malformed;
 mod requests;
+mod transcript;
 
 pub use document::Document;
 pub use malformed::Malformed;
+pub use transcript::Transcripts;
 
 /// Where the gateway puts what it gave up, below a queue's directory.
 pub const FAILED_DIRECTORY: &str = "failed";
