@@ -61,6 +61,10 @@ pub(super) enum Verb {
     Status(Status),
     /// The checkpoints: list, show one, lift a hold, drop one.
     Sessions(Sessions),
+    /// What waits in the gateway's own delivery queue: list, show one, try it again, drop it.
+    Queue(QueueCommand),
+    /// Our own notices to users: list them, or try those again that have failed.
+    Outbox(Outbox),
     /// Make every open checkpoint durable now.
     Flush,
     /// Check everything tideover needs; each finding comes with its fix.
@@ -159,6 +163,55 @@ pub(super) enum SessionsVerb {
     Forget {
         /// The session key.
         key: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "An older gateway keeps its queue as files: tideover tries entries that stay behind, and each can be \
+    tried again or dropped by hand. A newer one keeps it in its own database and tries entries itself; what it has \
+    given up is listed, and can only be sent anew."
+)]
+pub(super) struct QueueCommand {
+    #[command(subcommand)]
+    pub(super) verb: Option<QueueVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueVerb {
+    /// Every entry with its age, its tries, and what becomes of it next (the default).
+    List,
+    /// One entry.
+    Show {
+        /// The entry's id, or its beginning.
+        id: String,
+    },
+    /// Make an entry due now, and count its tries anew; one that was given up or dropped comes back.
+    Retry {
+        /// The entry's id, or its beginning.
+        id: String,
+    },
+    /// Take an entry out of the queue; it is moved aside, never deleted.
+    Drop {
+        /// The entry's id, or its beginning.
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Outbox {
+    #[command(subcommand)]
+    pub(super) verb: Option<OutboxVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OutboxVerb {
+    /// Every notice with its state (the default).
+    List,
+    /// Try failed notices again.
+    Retry {
+        /// Which one, as `list` prints it; every failed one if it is left out.
+        key: Option<String>,
     },
 }
 

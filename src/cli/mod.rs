@@ -8,6 +8,7 @@ mod flush;
 mod install;
 mod install_unit;
 mod output;
+mod queue;
 mod report;
 mod sessions;
 mod shell;
@@ -73,6 +74,8 @@ pub fn main(argv: Vec<OsString>) -> i32 {
         Verb::Drill(drill) => drill::run(&cli.global, &drill),
         Verb::Doctor(doctor) => doctor::run(&cli.global, &doctor),
         Verb::Report(report) => report::run(&cli.global, &report),
+        Verb::Queue(queue) => queue::run(&cli.global, &queue),
+        Verb::Outbox(outbox) => queue::outbox(&cli.global, &outbox),
         Verb::Flush => flush::run(&cli.global),
         Verb::Install(install) => install::install(&cli.global, &install),
         Verb::Uninstall(uninstall) => install::uninstall(&cli.global, &uninstall),

@@ -74,6 +74,17 @@ fn render(status: &Value) -> String {
                 .map_or(String::new(), |why| format!(", {}", plain(why, 160))),
         ));
     }
+    if let Some(waiting) = status["queue"]["waiting"].as_u64().filter(|waiting| *waiting > 0) {
+        let stuck = status["queue"]["stuck"].as_array().map_or(0, Vec::len);
+        lines.push(format!(
+            "queue:    {waiting} waiting, {stuck} of them long; see `tideover queue list`"
+        ));
+    }
+    if let Some(gone) = status["queue"]["given_up"].as_u64().filter(|gone| *gone > 0) {
+        lines.push(format!(
+            "queue:    {gone} message(s) given up by the gateway; see `tideover queue list`"
+        ));
+    }
     for (concern, why) in status["degraded"].as_object().into_iter().flatten() {
         lines
             .push(format!("degraded: {concern}: {}", plain(why.as_str().unwrap_or_default(), 400)));

@@ -47,7 +47,8 @@ pub(super) fn run(command: Vec<OsString>) -> i32 {
     }
 }
 
-fn load(env: &EnvSnapshot) -> config::Loaded {
+/// The configuration that a gateway started from this environment has.
+pub(super) fn load(env: &EnvSnapshot) -> config::Loaded {
     match config::default_path(|name| env.get(&OsString::from(name)).cloned()) {
         Some(path) => config::load(&path),
         None => {

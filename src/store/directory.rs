@@ -204,6 +204,38 @@ impl Directory {
         Err(not_written("set aside", &self.path.join(name), Errno::EXIST))
     }
 
+    /// Moves files into another directory, each whole and in one step: a file is always in exactly one of the two,
+    /// and none there is replaced. Made durable by one sync of both directories. A missing file is no error.
+    ///
+    /// # Errors
+    /// For each file that could not be moved; it is where it was.
+    pub fn move_to(&self, to: &Self, names: &[(String, String)]) -> Vec<Result<bool, StoreError>> {
+        let moved: Vec<Result<bool, StoreError>> =
+            names.iter().map(|(from, name)| self.move_one(from, to, name)).collect();
+        if moved.iter().any(|moved| matches!(moved, Ok(true))) {
+            // A move that a power cut takes back leaves the file where it was, and the next start sees it there.
+            let _ = to.sync();
+            let _ = self.sync();
+        }
+        moved
+    }
+
+    fn move_one(&self, from: &str, to: &Self, name: &str) -> Result<bool, StoreError> {
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(self.fd.as_fd(), from, to.fd.as_fd(), name, flags) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(not_written("move", &self.path.join(from), error)),
+        }
+    }
+
+    /// Whether a file belongs to somebody else. A missing one does not.
+    #[must_use]
+    pub fn is_foreign(&self, name: &str) -> bool {
+        rustix::fs::statat(self.fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| stat.st_uid != rustix::process::geteuid().as_raw())
+    }
+
     /// Reads a regular file of at most `limit` bytes. Links are not followed, pipes do not block.
     ///
     /// # Errors

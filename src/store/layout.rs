@@ -14,6 +14,16 @@ pub enum Place {
     Outbox,
     /// `tideover/incidents/`: one file for each run that ended badly or left work cut.
     Incidents,
+    /// `tideover/queue/claimed/`: entries of the gateway's queue that tideover has in hand.
+    QueueClaimed,
+    /// `tideover/queue/kept/`: entries that are kept back from the gateway.
+    QueueKept,
+    /// `tideover/queue/settled/`: entries whose work was found done; the newest are kept for a look.
+    QueueSettled,
+    /// `tideover/queue/dropped/`: entries that a person took out.
+    QueueDropped,
+    /// `tideover/queue/quarantine/`: files in the gateway's queue that are no entries.
+    QueueQuarantine,
 }
 
 /// The paths of one state directory.
@@ -43,7 +53,16 @@ impl Layout {
             Place::State => self.state_dir.join("tideover"),
             Place::Outbox => self.state_dir.join("tideover").join("outbox"),
             Place::Incidents => self.state_dir.join("tideover").join("incidents"),
+            Place::QueueClaimed => self.queue("claimed"),
+            Place::QueueKept => self.queue("kept"),
+            Place::QueueSettled => self.queue("settled"),
+            Place::QueueDropped => self.queue("dropped"),
+            Place::QueueQuarantine => self.queue("quarantine"),
         }
+    }
+
+    fn queue(&self, name: &str) -> PathBuf {
+        self.state_dir.join("tideover").join("queue").join(name)
     }
 
     /// Where unreadable checkpoints are set aside.

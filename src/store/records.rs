@@ -12,6 +12,8 @@ use super::directory::{Directory, ReadProblem, StoreError};
 
 /// File name of the boot record under `tideover/`.
 pub const BOOT_FILE: &str = "boot.json";
+/// File name, under `tideover/`, of the record of what the gateway's own queue gave up.
+pub const GIVEN_UP_FILE: &str = "given-up.json";
 /// Largest boot record or outbox entry that is read, in bytes.
 const RECORD_BYTES_MAX: u64 = 256 * 1024;
 /// Largest incident that is read: 200 sessions with the longest keys fit.
@@ -43,6 +45,13 @@ pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
 /// A text that names what is wrong with the file.
 pub fn read_boot(directory: &Directory) -> Result<Option<BootRecord>, String> {
     read(directory, BOOT_FILE, |record: &BootRecord| record.schema == BOOT_SCHEMA)
+}
+
+/// The record of what the gateway's own queue gave up; one that is not there or cannot be read is empty.
+#[must_use]
+pub fn read_given_up<T: DeserializeOwned>(directory: &Directory) -> Vec<T> {
+    let bytes = directory.read(GIVEN_UP_FILE, RECORD_BYTES_MAX).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// Every readable outbox entry, and a line for each that is not.

@@ -17,12 +17,13 @@ use crate::core::reducer::Report;
 use crate::core::stamp::Stamp;
 use crate::core::supervisor::Supervisor;
 use crate::store::checkpoints::FileNames;
-use crate::store::records::{BOOT_FILE, to_bytes};
-use crate::store::{Place, StoreError, Writer};
+use crate::store::records::{BOOT_FILE, GIVEN_UP_FILE, to_bytes};
+use crate::store::{Ack, Layout, Place, StoreError, Writer};
 use crate::telemetry::events;
 
 use super::manager::Downfall;
 use super::notices::Asked;
+use super::queue::{Delivered, Look, QueueState};
 use super::said::Said;
 use super::vitals::{Looked, Vitals};
 use super::watch::Watches;
@@ -69,6 +70,12 @@ pub(super) enum Internal {
     EvidenceKept,
     /// Whether more than this service is going down.
     GoingDown(Option<Downfall>),
+    /// What a look at the gateway's queue found.
+    QueueSeen(Look),
+    /// A person may have changed it.
+    QueueChanged,
+    /// A step with one entry of it ended.
+    QueueStepped(Box<Delivered>),
 }
 
 /// A command that outlived the tool call that started it.
@@ -115,6 +122,8 @@ pub(super) struct Engine {
     pub(super) before: Verdict,
     pub(super) names: FileNames,
     pub(super) outbox: BTreeMap<String, Entry>,
+    pub(super) layout: Layout,
+    pub(super) queue: QueueState,
     pub(super) phase: Phase,
     pub(super) plugin: Option<Plugin>,
     pub(super) gateway: Option<GatewayLink>,
@@ -152,6 +161,8 @@ pub(super) struct Start {
     pub(super) before: Verdict,
     pub(super) names: FileNames,
     pub(super) outbox: BTreeMap<String, Entry>,
+    pub(super) layout: Layout,
+    pub(super) queue: QueueState,
     pub(super) store: Option<Writer>,
     pub(super) degraded: BTreeMap<&'static str, String>,
 }
@@ -166,6 +177,8 @@ impl Engine {
             before: start.before,
             names: start.names,
             outbox: start.outbox,
+            layout: start.layout,
+            queue: start.queue,
             phase: Phase::Starting,
             plugin: None,
             gateway: None,
@@ -335,6 +348,7 @@ impl Engine {
     /// Tells the plugin which sessions are held or interrupted now.
     pub(super) fn announce_holds(&mut self) {
         self.say_sessions();
+        self.queue_soon();
         if let Some(plugin) = &self.plugin {
             plugin.peer.send(holds_event(&self.ledger.held(), &self.ledger.interrupted()));
         }
@@ -350,6 +364,11 @@ impl Engine {
         if let Some(store) = &self.store {
             self.watch_ack("incidents", incidents::write(store, incident));
         }
+    }
+
+    /// Writes what the gateway's own queue gave up.
+    pub(super) fn write_given_up(&self, bytes: Vec<u8>) -> Option<Ack> {
+        self.store.as_ref().map(|store| store.write(Place::State, GIVEN_UP_FILE, bytes))
     }
 
     /// Takes this run's incident back: what it told of was survived.

@@ -12,6 +12,7 @@ mod notices;
 mod notify;
 mod prepare;
 mod process;
+pub mod queue;
 mod reports;
 mod run;
 mod said;
@@ -19,6 +20,7 @@ mod service;
 mod signals;
 mod status;
 mod sys;
+mod tries;
 mod vitals;
 mod watch;
 

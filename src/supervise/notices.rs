@@ -7,10 +7,10 @@ use tokio::task::spawn_local;
 
 use crate::core::checkpoint::{Checkpoint, NoticeStatus, Route};
 use crate::core::hold::ReleasePolicy;
-use crate::core::notice::{possibly_repeated, question_text, user_text};
-use crate::core::outbox::{Attempt, Entry, SCHEMA, SendState, key_of};
+use crate::core::notice::{question_text, user_text};
+use crate::core::outbox::{Entry, SendState, key_of};
 use crate::core::stamp::Stamp;
-use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret, SendOutcome, SendRequest};
+use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret};
 use crate::telemetry::events;
 
 use super::clock;
@@ -18,8 +18,6 @@ use super::engine::{Engine, GatewayLink, Internal, Phase};
 
 /// How long one attempt waits for the gateway to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(90);
-/// How long one attempt waits for the answer to `send`.
-const SEND_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long the gateway may take to describe a session.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a session's route is asked for again, in milliseconds.
@@ -140,12 +138,12 @@ impl Engine {
         };
         let key = key_of(route, &[cut.id.clone(), turn.run_id.clone()]);
         let question = question_text(cut, self.release());
-        let question = entry(now, key, route.clone(), Vec::new(), question);
+        let question = Entry::new(now, key, route.clone(), Vec::new(), question);
         self.outbox.entry(question.key.clone()).or_insert(question);
         self.kick_notices();
     }
 
-    fn release(&self) -> ReleasePolicy {
+    pub(super) fn release(&self) -> ReleasePolicy {
         super::prepare::policy_of(&self.settings).release
     }
 
@@ -196,97 +194,9 @@ impl Engine {
         }
     }
 
-    /// Marks an entry as being tried, durably, before anything is sent.
-    fn begin_try(&mut self, key: &str, now: Stamp) {
-        let sessions: Vec<Checkpoint> = self
-            .outbox
-            .get(key)
-            .into_iter()
-            .flat_map(|entry| entry.sessions.iter())
-            .filter_map(|(session, id)| {
-                self.ledger
-                    .get(session)
-                    .filter(|record| record.interruption.as_ref().is_some_and(|cut| cut.id == *id))
-                    .cloned()
-            })
-            .collect();
-        let release = self.release();
-        let Some(entry) = self.outbox.get_mut(key) else { return };
-        if entry.state == SendState::Uncertain {
-            // Sessions that were cut again since have nothing new to say about this incident.
-            entry.text = match sessions.as_slice() {
-                [] => possibly_repeated(&entry.text),
-                _ => user_text(&sessions.iter().collect::<Vec<_>>(), release, true),
-            };
-        }
-        entry.state = SendState::Attempting;
-        entry.tries = entry.tries.saturating_add(1);
-        entry.next_try_at = now;
-        let ack = self.persist_notice(key);
-        let (key, to_loop) = (key.to_owned(), self.to_loop.clone());
-        spawn_local(async move {
-            // A notice that cannot be made durable is still sent: silence is worse than a repeat.
-            let stored = ack.await.unwrap_or(Err(crate::store::StoreError::Stopped));
-            let _ =
-                to_loop.send(Internal::Stored { what: "outbox", key: None, result: stored }).await;
-            let _ = to_loop.send(Internal::NoticeReady { key }).await;
-        });
-    }
-
-    /// The entry is durable: sends it.
-    pub(super) fn notice_ready(&mut self, key: &str) {
-        let (Some(link), Some(entry)) = (self.gateway.clone(), self.outbox.get(key)) else {
-            return;
-        };
-        let (entry, to_loop) = (entry.clone(), self.to_loop.clone());
-        spawn_local(async move {
-            let attempt = attempt(&link, &entry).await;
-            let _ = to_loop.send(Internal::NoticeTried { key: entry.key, attempt }).await;
-        });
-    }
-
-    /// An attempt ended: the entry and the checkpoints it speaks of learn how.
-    pub(super) fn notice_tried(&mut self, key: &str, attempt: &Attempt) {
-        let now = clock::now();
-        let Some(entry) = self.outbox.get_mut(key) else { return };
-        entry.settle(now, attempt, clock::jitter());
-        let (status, state, tries) = (entry.notice_status(), entry.state, entry.tries);
-        // The reason may hold an address, so it stays in the entry and out of the log.
-        let sessions = entry.sessions.clone();
-        match state {
-            SendState::Delivered => {
-                tracing::info!(event = events::NOTICE_SENT.name, notice = key, tries, "notice sent")
-            }
-            SendState::Failed => {
-                tracing::error!(
-                    event = events::NOTICE_GIVEN_UP.name,
-                    notice = key,
-                    tries,
-                    "notice given up; see `tideover status`"
-                )
-            }
-            SendState::Pending | SendState::Attempting | SendState::Uncertain => {
-                tracing::warn!(
-                    event = events::NOTICE_UNCERTAIN.name,
-                    notice = key,
-                    tries,
-                    "notice not known to be sent yet; see `tideover status`"
-                );
-            }
-        }
-        let ack = self.persist_notice(key);
-        self.watch_ack("outbox", ack);
-        for (session, id) in sessions {
-            if self.ledger.set_notice(now, &session, &id, status) {
-                self.persist_soon(&session);
-            }
-        }
-        self.settle_phase();
-    }
-
     /// Handed off once nothing is left to tell.
-    fn settle_phase(&mut self) {
-        let open = self.outbox.values().any(Entry::is_open);
+    pub(super) fn settle_phase(&mut self) {
+        let open = self.outbox.values().any(Entry::is_open) || self.queue.has_work();
         let pending = self.ledger.all().any(|record| {
             record.interruption.as_ref().is_some_and(|cut| cut.notice == NoticeStatus::Pending)
         });
@@ -310,31 +220,11 @@ fn new_entry(now: Stamp, route: Route, records: &[&Checkpoint], release: Release
         })
         .collect();
     let ids: Vec<String> = sessions.iter().map(|(_, id)| id.clone()).collect();
-    entry(now, key_of(&route, &ids), route, sessions, user_text(records, release, false))
+    Entry::new(now, key_of(&route, &ids), route, sessions, user_text(records, release, false))
 }
 
-fn entry(
-    now: Stamp,
-    key: String,
-    route: Route,
-    sessions: Vec<(String, String)>,
-    text: String,
-) -> Entry {
-    Entry {
-        schema: SCHEMA.to_owned(),
-        key,
-        route,
-        sessions,
-        text,
-        state: SendState::Pending,
-        tries: 0,
-        created_at: now,
-        next_try_at: now,
-        last_error: None,
-    }
-}
-
-fn options(link: &GatewayLink) -> ConnectOptions {
+/// How to log in to the gateway.
+pub(super) fn options(link: &GatewayLink) -> ConnectOptions {
     let credentials = match (&link.auth.token, &link.auth.password) {
         (Some(token), _) => Credentials::Token(Secret::new(token.clone())),
         (None, Some(password)) => Credentials::Password(Secret::new(password.clone())),
@@ -366,33 +256,4 @@ async fn describe(link: &GatewayLink, keys: &[String]) -> Vec<(String, Asked)> {
         client.close(DESCRIBE_TIMEOUT).await;
     }
     found
-}
-
-async fn attempt(link: &GatewayLink, entry: &Entry) -> Attempt {
-    let mut client = match Client::connect(&options(link)).await {
-        Ok(client) => client,
-        Err(error) => return Attempt::NotSent(error.to_string()),
-    };
-    let request = SendRequest {
-        channel: entry.route.channel.clone(),
-        to: entry.route.to.clone(),
-        message: entry.text.clone(),
-        account_id: entry.route.account_id.clone(),
-        thread_id: entry.route.thread_id.clone(),
-        reply_to_id: None,
-        media_urls: Vec::new(),
-        idempotency_key: entry.key.clone(),
-        session_key: entry.sessions.first().map(|(key, _)| key.clone()),
-    };
-    let outcome = client.send(&request, SEND_TIMEOUT).await;
-    client.close(Duration::from_secs(2)).await;
-    match outcome {
-        SendOutcome::Delivered { .. } => Attempt::Delivered,
-        // The gateway keeps it and may deliver it, or may not (measured: 2026.9.6 drops what it is unsure of).
-        SendOutcome::Queued { .. } => Attempt::NoAnswer("queued by the gateway".to_owned()),
-        SendOutcome::Refused { reason } => Attempt::Refused(reason),
-        SendOutcome::Failed { retryable: true, reason, .. } => Attempt::NotSent(reason),
-        SendOutcome::Failed { retryable: false, reason, .. } => Attempt::Refused(reason),
-        SendOutcome::Uncertain { reason } => Attempt::NoAnswer(reason),
-    }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::{HoldScope, NativePolicy, ReleasePolicy as ReleaseSetting, Settings};
 use crate::control::socket;
+use crate::core::checkpoint::{Checkpoint, Route};
 use crate::core::hold::{HoldPolicy, ReleasePolicy};
 use crate::core::incident::Incident;
 use crate::core::ledger::{Ledger, Native, Policy};
@@ -17,12 +18,13 @@ use crate::core::recovery::{self, BootRecord, Verdict};
 use crate::core::supervisor::Signal;
 use crate::store::checkpoints::{Scan, scan};
 use crate::store::lease::{Asked, Lease, ask};
-use crate::store::records::{read_boot, read_outbox};
+use crate::store::records::{read_boot, read_given_up, read_outbox};
 use crate::store::{Directory, Layout, Place, Writer};
 use crate::telemetry::events;
 
 use super::engine::Start;
 use super::process::{Liveness, boot_id, liveness, new_run_id};
+use super::queue::{self, QueueState};
 use super::run::RunPlan;
 use super::said::{Said, name_of};
 use super::signals::{Signals, to_nix};
@@ -115,7 +117,13 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
         incidents::of_run_before(&layout, previous, &before, &ledger, &marked)
     });
     incidents::prune(&layout);
-    let store = if supervises { start_writer(layout, &mut degraded) } else { None };
+    let mut outbox = found.outbox;
+    let queue = if supervises && plan.is_gateway {
+        look_over_queue(plan, &layout, &ledger, &mut outbox, &mut degraded)
+    } else {
+        QueueState::default()
+    };
+    let store = if supervises { start_writer(layout.clone(), &mut degraded) } else { None };
     Prepared {
         start: Start {
             settings: plan.config.settings.clone(),
@@ -124,7 +132,9 @@ pub(super) fn prepare(plan: &RunPlan) -> Prepared {
             boot: boot::begin(&run, &boot_id, now),
             before,
             names: found.scan.names,
-            outbox: found.outbox,
+            outbox,
+            layout,
+            queue,
             store,
             degraded,
         },
@@ -202,6 +212,52 @@ fn start_writer(layout: Layout, degraded: &mut BTreeMap<&'static str, String>) -
             None
         }
     }
+}
+
+/// The gateway's own queue, before it can touch it.
+fn look_over_queue(
+    plan: &RunPlan,
+    layout: &Layout,
+    ledger: &Ledger,
+    outbox: &mut BTreeMap<String, Entry>,
+    degraded: &mut BTreeMap<&'static str, String>,
+) -> QueueState {
+    let mut queue = QueueState::new(plan.config.settings.queue.retry, layout.state_dir());
+    if let Ok(directory) = Directory::open(&layout.directory(Place::State)) {
+        queue.given_up = read_given_up(&directory);
+    }
+    if !queue.in_files() {
+        return queue;
+    }
+    let covered =
+        outbox.values().flat_map(|entry| entry.sessions.iter().map(|(_, id)| id.clone())).collect();
+    let due = ledger.pending_notices(&covered);
+    let held = |key: &str| ledger.get(key).is_some_and(Checkpoint::is_held);
+    let notice_due = |route: &Route| {
+        queue::notice_open(outbox.values(), route)
+            || due.keys().flatten().any(|due| queue::same_address(due, route))
+    };
+    let facts = queue::Facts {
+        now: clock::now(),
+        held: &held,
+        notice_open: &notice_due,
+        ours: &|key| outbox.values().any(|entry| entry.owns_key(key)),
+    };
+    let pass = queue::before_start(layout, &facts);
+    queue::say_pass(&pass);
+    if let Some(first) = pass.problems.first() {
+        note(degraded, "queue", first.clone());
+    }
+    if let Some(first) = pass.findings.first() {
+        let why = format!(
+            "{} file(s) in it are no entries; {}: {}",
+            pass.findings.len(),
+            first.name,
+            first.what
+        );
+        note(degraded, "queue files", why);
+    }
+    queue
 }
 
 /// What the run before left on disk.

@@ -83,6 +83,7 @@ impl Engine {
         let mut result = self.holds();
         result["v"] = json!(protocol::VERSION);
         result["tideover"] = json!(env!("CARGO_PKG_VERSION"));
+        result["state_dir"] = json!(self.layout.state_dir());
         result["policy"] = json!({
             "release": self.release_name(),
             "ack": if self.runs_without_ack() { "prefer" } else { "require" },
@@ -167,6 +168,7 @@ impl Engine {
             Request::TurnEnd { session, run_id, success, answered, told } => {
                 let ending = Ending { success, answered, told: told.unwrap_or(true) };
                 let step = self.ledger.turn_ended(now, &(&session).into(), &run_id, ending);
+                self.queue_soon();
                 self.answered(&session, step)
             }
             Request::ToolIntent(intent) => self.intent(peer, id, intent),
@@ -202,7 +204,14 @@ impl Engine {
                 self.answered(&session, step)
             }
             // To be filled in with the queue's handling.
-            Request::MessageSent(_) | Request::NativeQueue { .. } => Response::Now(json!({})),
+            Request::MessageSent(sent) => {
+                self.message_told(&sent);
+                Response::Now(json!({}))
+            }
+            Request::NativeQueue { entries, .. } => {
+                self.native_told(entries);
+                Response::Now(json!({}))
+            }
             Request::Hello(_)
             | Request::Status {}
             | Request::Sessions {}
@@ -247,6 +256,7 @@ impl Engine {
         }
         self.vital(VitalEvent::Started);
         self.phase = Phase::Recovering;
+        self.queue_started();
         self.kick_notices();
         Response::Now(self.holds())
     }
@@ -374,9 +384,16 @@ impl Engine {
 
     fn shell_request(&mut self, peer: &Peer, id: Option<&str>, request: &Request) -> Response {
         let now = clock::now();
-        let changes = matches!(request, Request::Release { .. } | Request::Forget { .. });
+        let changes = matches!(
+            request,
+            Request::Release { .. }
+                | Request::Forget { .. }
+                | Request::QueueRetry { .. }
+                | Request::QueueDrop { .. }
+                | Request::OutboxRetry { .. }
+        );
         if changes && self.is_of_gateway(peer) {
-            let why = "a hold is not for the gateway or its tools to lift; use a shell of your own";
+            let why = "this is not for the gateway or its tools to change; use a shell of your own";
             return Response::Error(ErrorCode::Refused, why.to_owned());
         }
         match request {
@@ -419,11 +436,12 @@ impl Engine {
                 let open = acks.len();
                 reply_when_all(peer, id, acks, json!({ "flushed": open }))
             }
-            // To be filled in with the queue's handling; all but the first change something.
-            Request::Queue {}
-            | Request::QueueRetry { .. }
-            | Request::QueueDrop { .. }
-            | Request::OutboxRetry { .. } => Response::Now(json!({})),
+            Request::Queue {} => self.list_queue(peer, id),
+            Request::QueueRetry { id: entry } => self.retry_queued(peer, id, entry),
+            Request::QueueDrop { id: entry } => self.drop_queued(peer, id, entry),
+            Request::OutboxRetry { key } => {
+                Response::Now(json!({ "retried": self.retry_notices(key.as_deref()) }))
+            }
             Request::Hello(_)
             | Request::GatewayStart(_)
             | Request::GatewayStop { .. }

@@ -161,6 +161,7 @@ async fn serve(
     let end = loop {
         let status_at = engine.status_due_at().filter(|_| untold);
         let notice_at = engine.next_notice_at().map(instant_of);
+        let queue_at = engine.next_look_at_queue().map(instant_of);
         let look_at = engine.vitals.next_look_at();
         tokio::select! {
             biased;
@@ -195,6 +196,7 @@ async fn serve(
             }
             Some(message) = recv_maybe(&mut incoming) => take_incoming(&mut engine, message),
             () = sleep_maybe(notice_at) => engine.kick_notices(),
+            () = sleep_maybe(queue_at) => engine.look_at_queue(),
             () = sleep_maybe(look_at) => engine.vitals.look(),
             () = sleep_until(plugin_deadline), if !plugin_waited => {
                 plugin_waited = true;
@@ -368,6 +370,9 @@ fn take_internal(
         Internal::NoticeReady { key } => engine.notice_ready(&key),
         Internal::NoticeTried { key, attempt } => engine.notice_tried(&key, &attempt),
         Internal::Routes { found } => engine.routes_found(found),
+        Internal::QueueSeen(seen) => engine.queue_seen(seen),
+        Internal::QueueChanged => engine.queue_soon(),
+        Internal::QueueStepped(stepped) => engine.queue_stepped(&stepped),
         Internal::PluginMissing => {
             if engine.plugin.is_none() {
                 let why = "the companion plugin has not reported; nothing is journaled (run `tideover install --no-unit`)";

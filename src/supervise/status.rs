@@ -40,6 +40,12 @@ impl Engine {
             "previous": self.before,
             "sessions": sessions(self.ledger.all()),
             "outbox": outbox(self.outbox.values()),
+            "queue": {
+                "kind": self.queue.kind_name(),
+                "waiting": self.queue.waiting,
+                "stuck": self.queue.stuck,
+                "given_up": self.queue.given_up.len(),
+            },
             "degraded": self.degraded(),
         })
     }
@@ -120,6 +126,7 @@ fn outbox<'a>(entries: impl Iterator<Item = &'a Entry>) -> Value {
                 "state": entry.state,
                 "tries": entry.tries,
                 "created_at": entry.created_at,
+                "possible_repeat": entry.doubt,
                 "next_try_at": if entry.is_open() { Some(entry.next_try_at) } else { None },
                 "last_error": entry.last_error,
             })

@@ -125,10 +125,57 @@ kinds! {
     /// Nothing is left to tell after a start.
     HANDED_OFF: "handed-off" "eb7a67ef68b44c3f87eeaa404e232d48", hint "tideover status",
         held: "sessions whose effects are held";
-    /// A message that the gateway had queued was sent once more.
-    QUEUE_RETRIED: "queue-retried" "f03241fb18974ea78ddc023ed7b78d73", hint "tideover status",
+    /// A queued entry was tried and waits for its next try.
+    QUEUE_RETRIED: "queue-retried" "f03241fb18974ea78ddc023ed7b78d73", hint "tideover queue list",
         entry: "the entry's id",
         tries: "tries so far";
+    /// The gateway's queue was looked over before the gateway starts.
+    QUEUE_PASS: "queue-pass" "a67de2696ddd460ab43a964806978194", hint "tideover queue list",
+        found: "entries found",
+        due: "entries that the gateway tries in its own pass",
+        settled: "entries whose work has happened",
+        kept: "entries that are kept back",
+        resumed: "entries of a try that the run before did not finish",
+        copies: "copies of notices of ours, removed",
+        left: "entries that stay as they are",
+        took_ms: "how long it took";
+    /// A queued entry is settled: it was delivered, or what it asks for has happened.
+    QUEUE_SETTLED: "queue-settled" "2cd07e11669e49f29864ffbaa7268fbc", hint "tideover queue list",
+        entry: "the entry's id",
+        queue: "session or delivery",
+        session_hash: "the session: the first 16 digits of its key's SHA-256";
+    /// A queued entry is kept back, or left, and waits for something.
+    QUEUE_KEPT: "queue-kept" "c0c911b01680417f85a6b84a6e65a3cd", hint "tideover queue list",
+        entry: "the entry's id",
+        queue: "session or delivery",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        why: "held, behind_notice, future, tries_used_up";
+    /// A queued entry stayed behind and is delivered by way of the gateway's own calls.
+    QUEUE_CLAIMED: "queue-claimed" "fc7e3f2ee2114416b2559ae1f2cda93c", hint "tideover queue list",
+        entry: "the entry's id",
+        queue: "session or delivery",
+        tries: "failed tries so far";
+    /// A queued entry is given up after the gateway's own number of tries, or for good reason.
+    QUEUE_GIVEN_UP: "queue-given-up" "dcce55e197c1428581c29a5432ae0a64", hint "tideover queue list",
+        entry: "the entry's id",
+        queue: "session or delivery",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        tries: "failed tries";
+    /// A file in the gateway's queue is no entry; it was set aside, or left where it belongs to somebody else.
+    QUEUE_QUARANTINED: "queue-quarantined" "31076fb0a7864df8898c5745f6544d54", hint "tideover queue list",
+        queue: "session or delivery",
+        file: "the file's name",
+        quarantined: "whether it was set aside";
+    /// A queued entry has waited long.
+    QUEUE_STUCK: "queue-stuck" "cde3d7afe5174a0eac4b10e3e9faedac", hint "tideover queue list",
+        entry: "the entry's id",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        age_s: "how long, in seconds",
+        tries: "failed tries so far";
+    /// The gateway's own queue gave a message up and discarded it.
+    DELIVERY_GIVEN_UP: "delivery-given-up" "437a640f63ba470ba7ee74fbeefc14b5", hint "tideover queue list",
+        channel: "the channel",
+        session_hash: "the session: the first 16 digits of its key's SHA-256";
     /// An interrupted call was run once more on a person's word.
     RERUN: "rerun" "ed37e958628446c18803e0b766afd806", hint "tideover sessions list",
         session_hash: "the session: the first 16 digits of its key's SHA-256",

@@ -10,6 +10,7 @@
 pub(crate) mod incident;
 pub(crate) mod lab;
 pub(crate) mod lab_gateway;
+pub(crate) mod queue;
 pub(crate) mod unit;
 
 use std::error::Error;

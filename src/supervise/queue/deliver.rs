@@ -1,0 +1,215 @@
+//! One entry that stayed behind: claimed, delivered through the gateway's own calls, and settled.
+
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+use crate::core::queue::{AfterTry, Entry, Evidence, Queue, Tried, after_try};
+use crate::core::stamp::Stamp;
+use crate::gateway::queue_files::Document;
+use crate::gateway::queue_files::Transcripts;
+use crate::gateway::rpc::{Client, SendOutcome, TurnOutcome};
+use crate::store::{Layout, StoreError};
+
+use super::super::clock;
+use super::super::engine::GatewayLink;
+use super::super::notices::options;
+use super::running::Delivered;
+use super::shelves::{Shelf, Shelves};
+use super::start::evidence_of;
+use super::{apply, copies};
+
+/// How long one try waits for the answer to `send`.
+const SEND_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long one try waits for the end of a turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// How long saying goodbye may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Claims an entry, has the gateway deliver it, and carries out what follows.
+pub(super) async fn deliver(
+    link: GatewayLink,
+    layout: Layout,
+    from: Shelf,
+    queue: Queue,
+    id: String,
+) -> Delivered {
+    let (shelf_of, id_of) = (layout.clone(), id.clone());
+    let claimed = blocking(move || {
+        apply::claim(&mut Shelves::new(&shelf_of), from, queue, &id_of, clock::now())
+    })
+    .await;
+    let document = match claimed {
+        Ok(Some(document)) => document,
+        Ok(None) => return Delivered { queue, id, entry: None, then: None, problem: None },
+        Err(error) => {
+            return Delivered {
+                queue,
+                id,
+                entry: None,
+                then: None,
+                problem: Some(error.to_string()),
+            };
+        }
+    };
+    let tried = attempt(&link, &document).await;
+    let since = document.entry().mark.since;
+    finish(layout, document, tried, since).await
+}
+
+async fn attempt(link: &GatewayLink, document: &Document) -> Tried {
+    let key = document.entry().mark.key.clone().unwrap_or_default();
+    let mut client = match Client::connect(&options(link)).await {
+        Ok(client) => client,
+        Err(error) => return Tried::NotTaken(error.to_string()),
+    };
+    let tried = match (document.send_request(&key), document.turn_request(&key)) {
+        (Some(request), _) => sent(client.send(&request, SEND_TIMEOUT).await),
+        (None, Some(request)) => match client.run_turn(&request, TURN_TIMEOUT).await {
+            TurnOutcome::Ran => Tried::Done,
+            TurnOutcome::NotTaken { reason } => Tried::NotTaken(reason),
+            TurnOutcome::Failed { reason } => Tried::Failed { reason, answered: true },
+            TurnOutcome::NoAnswer { .. } => Tried::NoAnswer,
+        },
+        (None, None) => Tried::NotTaken("only the gateway itself can deliver it".to_owned()),
+    };
+    client.close(CLOSE_TIMEOUT).await;
+    tried
+}
+
+fn sent(outcome: SendOutcome) -> Tried {
+    match outcome {
+        SendOutcome::Delivered { .. } => Tried::Done,
+        SendOutcome::Queued { reason, answered, .. } => Tried::Failed { reason, answered },
+        SendOutcome::Refused { reason } | SendOutcome::Failed { retryable: false, reason, .. } => {
+            Tried::Refused(reason)
+        }
+        SendOutcome::Failed { retryable: true, reason, .. } => Tried::NotTaken(reason),
+        SendOutcome::Uncertain { .. } => Tried::NoAnswer,
+    }
+}
+
+async fn finish(
+    layout: Layout,
+    mut document: Document,
+    tried: Tried,
+    since: Option<Stamp>,
+) -> Delivered {
+    let entry = document.entry().clone();
+    let (queue, id) = (entry.queue, entry.id.clone());
+    let done = blocking(move || {
+        let mut shelves = Shelves::new(&layout);
+        let tried = looked_up(&layout, &document, tried);
+        let then = after_try(document.entry(), tried);
+        apply::after(&mut shelves, &mut document, &then, clock::now())?;
+        Ok((then, document.entry().clone()))
+    })
+    .await;
+    debug_assert!(since.is_some());
+    match done {
+        Ok((then, entry)) => {
+            Delivered { queue, id, entry: Some(entry), then: Some(then), problem: None }
+        }
+        Err(error) => Delivered {
+            queue,
+            id,
+            entry: Some(entry),
+            then: None,
+            problem: Some(error.to_string()),
+        },
+    }
+}
+
+/// A turn that was answered with an error may have run all the same: then its reply waits in the other queue, and
+/// running it again would repeat its tools.
+fn looked_up(layout: &Layout, document: &Document, tried: Tried) -> Tried {
+    let failed = matches!(tried, Tried::Failed { .. } | Tried::Refused(_));
+    if !failed || document.entry().queue != Queue::Session {
+        return tried;
+    }
+    let mut transcripts = Transcripts::open(layout.state_dir());
+    match evidence_of(&mut transcripts, document) {
+        Evidence::None => tried,
+        Evidence::Done | Evidence::Cut => Tried::Done,
+    }
+}
+
+/// What is to be done with an entry that was left in hand, because no answer came.
+pub(super) async fn resolve(layout: Layout, queue: Queue, id: String, then: AfterTry) -> Delivered {
+    let (layout_of, id_of) = (layout.clone(), id.clone());
+    let done = blocking(move || {
+        let mut shelves = Shelves::new(&layout_of);
+        let Some(mut document) = shelves.get(Shelf::Claimed, queue, &id_of) else {
+            return Ok(None);
+        };
+        apply::after(&mut shelves, &mut document, &then, clock::now())?;
+        Ok(Some((then, document.entry().clone())))
+    })
+    .await;
+    told(queue, id, done)
+}
+
+/// Moves an entry whose work has happened to the settled ones.
+pub(super) async fn settle(layout: Layout, from: Shelf, queue: Queue, id: String) -> Delivered {
+    let id_of = id.clone();
+    let done = blocking(move || {
+        let mut shelves = Shelves::new(&layout);
+        let Some(document) = shelves.get(from, queue, &id_of) else { return Ok(None) };
+        shelves.relocate(from, Shelf::Settled, queue, &[id_of])?;
+        Ok(Some((AfterTry::Settle, document.entry().clone())))
+    })
+    .await;
+    told(queue, id, done)
+}
+
+fn told(
+    queue: Queue,
+    id: String,
+    done: Result<Option<(AfterTry, Entry)>, StoreError>,
+) -> Delivered {
+    match done {
+        Ok(Some((then, entry))) => {
+            Delivered { queue, id, entry: Some(entry), then: Some(then), problem: None }
+        }
+        Ok(None) => Delivered { queue, id, entry: None, then: None, problem: None },
+        Err(error) => {
+            Delivered { queue, id, entry: None, then: None, problem: Some(error.to_string()) }
+        }
+    }
+}
+
+/// Reads everything that may be due; off the loop, since there may be thousands of files.
+pub(super) async fn look(layout: Layout) -> Vec<super::running::Seen> {
+    spawn_blocking(move || {
+        let mut shelves = Shelves::new(&layout);
+        let mut transcripts: Option<Transcripts> = None;
+        let mut seen = Vec::new();
+        for shelf in [Shelf::Claimed, Shelf::Kept, Shelf::Queue] {
+            for queue in [Queue::Delivery, Queue::Session] {
+                for document in shelves.read(shelf, queue).documents {
+                    let transcripts =
+                        transcripts.get_or_insert_with(|| Transcripts::open(layout.state_dir()));
+                    let evidence = evidence_of(transcripts, &document);
+                    let key = document.entry().mark.key.clone().filter(|_| shelf == Shelf::Claimed);
+                    let copy = key.and_then(|key| copies::find(&mut shelves, &key));
+                    let entry = document.entry().clone();
+                    seen.push(super::running::Seen {
+                        shelf,
+                        entry,
+                        evidence,
+                        copy: copy.map(|(_, copy)| copy),
+                    });
+                }
+            }
+        }
+        seen
+    })
+    .await
+    .unwrap_or_default()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    spawn_blocking(work).await.unwrap_or(Err(StoreError::Stopped))
+}
