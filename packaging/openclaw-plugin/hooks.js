@@ -59,6 +59,7 @@ function guard(state, handler) {
 
 async function gatewayStart(state, event, ctx) {
   state.gatewayStarted();
+  state.queue.started();
   ctx.abortSignal?.addEventListener?.("abort", () => (state.stopping = true), { once: true });
   const auth = ctx.config?.gateway?.auth ?? {};
   const result = await state.link.request("gateway_start", {
@@ -155,6 +156,7 @@ function messageSent(state, event, ctx) {
     error: success ? null : text(event.error)?.slice(0, ERROR_CHARS_MAX) ?? null,
     ...fingerprint(event.content),
   });
+  if (!success) state.queue.changed();
 }
 
 /** Tells one text from another without telling it. */
@@ -201,6 +203,7 @@ async function turnStart(state, session, runId, event, ctx) {
 }
 
 async function turnEnd(state, event, ctx) {
+  state.queue.changed(); // its answer may be there
   const session = state.sessions.learn(ctx);
   if (session === null) return;
   const runId = state.runs.end(session, text(event.runId) ?? text(ctx.runId));

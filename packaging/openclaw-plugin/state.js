@@ -6,7 +6,9 @@
 
 import { randomUUID } from "node:crypto";
 import { Link } from "./socket.js";
-import { BoundedMap, Runs, Sessions } from "./sessions.js";
+import { readQueue } from "./native-queue.js";
+import { QueueWatch } from "./queue-watch.js";
+import { BoundedMap, Runs, Sessions, text } from "./sessions.js";
 import { People } from "./people.js";
 
 const SLOT = Symbol.for("tideover.plugin");
@@ -49,6 +51,7 @@ class State {
   unnamed = new BoundedMap(CALLS_MAX); // tool_call_id of our own making → call key, while open
   backgrounds = new BoundedMap(CALLS_MAX); // background id → session key, while it runs
   seen = new WeakSet(); // events acted upon
+  stateDir = null; // the gateway's, as the supervisor names it
   claimedAt = 0; // when a recovery turn was last claimed
   stopping = false;
   #gatewayVersion = null;
@@ -68,9 +71,12 @@ class State {
         signals: signals(),
       }),
       onHello: (result) => this.#welcome(result),
-      // Reports are written as they are made, so all that a flush asks for is what is still open.
-      onRequest: ({ type }) => (type === "flush" ? { open: [...this.calls.values()] } : undefined),
+      onRequest: ({ type }) => this.#asked(type),
       onEvent: (frame) => frame.type === "holds" && this.remember(frame),
+    });
+    this.queue = new QueueWatch({
+      read: () => (this.stateDir === null ? null : readQueue(this.stateDir)),
+      tell: (found) => this.link.tell("native_queue", found),
     });
   }
 
@@ -156,12 +162,20 @@ class State {
     return lists(this.interrupted, session);
   }
 
+  #asked(type) {
+    // Reports are written as they are made, so all that a flush asks for is what is still open.
+    if (type === "flush") return { open: [...this.calls.values()] };
+    return type === "queue" ? this.queue.answer() : undefined;
+  }
+
   #welcome(result) {
     const { ack, native, release } = result.policy ?? {};
     if (ack === "prefer" || ack === "require") this.policy.ack = ack;
     if (native === "ask" || native === "ride" || native === "native") this.policy.native = native;
     this.policy.release = release === "explicit" ? release : "any-message";
     this.welcomed = true;
+    this.stateDir = text(result.state_dir);
+    this.queue.forget();
     this.remember(result);
   }
 }

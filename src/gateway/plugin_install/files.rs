@@ -31,6 +31,7 @@ pub const PLUGIN_FILES: &[PluginFile] = plugin_files![
     "hooks.js",
     "native-queue.js",
     "people.js",
+    "queue-watch.js",
     "sessions.js",
     "socket.js",
     "state.js",
