@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::{spawn_blocking, spawn_local};
 
-use crate::control::protocol::MessageSent;
+use crate::control::protocol::{MessageSent, queue_request};
 use crate::core::canonical::sha256_hex;
 use crate::core::checkpoint::{Checkpoint, NoticeStatus};
 use crate::core::notice::{possibly_repeated, user_text};
@@ -87,30 +87,37 @@ impl Engine {
             return;
         }
         entry.settle(now, attempt, clock::jitter());
+        if entry.in_queue
+            && let Some(plugin) = &self.plugin
+        {
+            // No hook tells of a message that was queued only just now.
+            plugin.peer.send(queue_request(&format!("queue-{key}-{}", entry.tries)));
+        }
         self.notice_changed(key);
     }
 
     /// A message was sent, or given up: by the gateway's own word. Of its own tries 2026.5.5 tells each failed one,
-    /// which our own answer tells, too.
-    pub(super) fn notice_told(&mut self, sent: &MessageSent) {
+    /// which our own answer tells, too. Returns whether it was a notice of ours.
+    pub(super) fn notice_told(&mut self, sent: &MessageSent) -> bool {
         let now = clock::now();
-        let (Some(channel), Some(to)) = (&sent.channel, &sent.to) else { return };
+        let (Some(channel), Some(to)) = (&sent.channel, &sent.to) else { return false };
         let of = |entry: &&mut Entry| {
             entry.is_open()
                 && entry.route.channel == *channel
                 && bare_address(channel, &entry.route.to) == bare_address(channel, to)
                 && sha256_hex(entry.text.as_bytes()) == sent.text_sha256
         };
-        let Some(entry) = self.outbox.values_mut().find(of) else { return };
+        let Some(entry) = self.outbox.values_mut().find(of) else { return false };
         match (sent.success, entry.in_queue) {
             (true, _) => entry.settle(now, &Attempt::Delivered, 0),
             (false, true) => {
                 entry.given_up(now, sent.error.as_deref().unwrap_or("given up"), clock::jitter());
             }
-            (false, false) => return,
+            (false, false) => return true,
         }
         let key = entry.key.clone();
         self.notice_changed(&key);
+        true
     }
 
     /// A person asks for failed notices to be tried again. Returns their keys.

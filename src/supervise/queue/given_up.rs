@@ -34,14 +34,14 @@ pub struct GivenUp {
 impl Engine {
     /// A message was sent or given up. What is given up is written down, with session and time.
     pub(in super::super) fn message_told(&mut self, sent: &MessageSent) {
-        self.notice_told(sent);
+        let ours = self.notice_told(sent);
         if self.queue.in_files() {
             if !sent.success {
                 self.queue_soon();
             }
             return;
         }
-        if sent.success {
+        if sent.success || ours {
             return;
         }
         tracing::error!(
