@@ -8,11 +8,15 @@ use serde_json::Value;
 use crate::control::client::{ClientError, ask};
 use crate::control::socket;
 use crate::core::canonical::sha256_hex;
+use crate::core::stamp::Stamp;
 use crate::gateway::launch::EnvSnapshot;
 use crate::gateway::paths::{GatewayPaths, PathsError};
-use crate::store::Layout;
+use crate::store::lease::{Asked, Lease, ask as ask_lease};
+use crate::store::{Layout, Place};
 
 use super::args::Global;
+use super::exit_code;
+use super::output::Failure;
 
 /// The places of one gateway.
 #[derive(Debug)]
@@ -68,6 +72,24 @@ impl Context {
             other => other,
         }
     }
+}
+
+impl Context {
+    /// The lease of the state directory: without a supervisor its files are changed here, and none starts meanwhile.
+    pub(super) fn lease(&self) -> Result<Lease, Failure> {
+        match ask_lease(&self.layout.directory(Place::State))? {
+            Asked::Held(lease) => Ok(lease),
+            Asked::Taken => Err(Failure::text(
+                exit_code::REFUSED,
+                "a supervisor holds this state directory but does not answer; try again, or see its log",
+            )),
+        }
+    }
+}
+
+/// The time, for the records that are changed here.
+pub(super) fn now() -> Stamp {
+    Stamp::from_ms(jiff::Timestamp::now().as_millisecond())
 }
 
 /// The environment as it is now.

@@ -7,8 +7,12 @@ use crate::gateway::plugin_install::{
     InstallOptions, Prepared, prepare_install, prepare_uninstall,
 };
 
+use crate::store::Place;
+use crate::store::lease::{Asked, ask as ask_lease};
+use crate::supervise::queue::hand_back;
+
 use super::args::{Global, Install, Uninstall};
-use super::context::Context;
+use super::context::{Context, now};
 use super::install_unit;
 use super::output::{Failure, print_json, print_line};
 
@@ -27,11 +31,43 @@ pub(super) fn install(global: &Global, install: &Install) -> Result<(), Failure>
 
 pub(super) fn uninstall(global: &Global, uninstall: &Uninstall) -> Result<(), Failure> {
     if install_unit::uninstall(global, uninstall)? {
+        if !uninstall.dry_run {
+            give_back_queue(&install_unit::context_of_unit(global, uninstall.unit.as_deref())?);
+        }
         return Ok(());
     }
     let context = Context::of(global)?;
     let prepared = prepare_uninstall(&context.paths)?;
-    carry_out(global, "uninstall", &prepared, uninstall.dry_run)
+    carry_out(global, "uninstall", &prepared, uninstall.dry_run)?;
+    if !uninstall.dry_run {
+        give_back_queue(&context);
+    }
+    Ok(())
+}
+
+/// Entries of the gateway's own queue that tideover keeps back must not stay behind with it.
+fn give_back_queue(context: &Context) {
+    let state = context.layout.directory(Place::State);
+    if !state.is_dir() {
+        return;
+    }
+    // A supervisor that still runs owns them; it hands them back to nobody.
+    let Ok(Asked::Held(_lease)) = ask_lease(&state) else {
+        eprintln!(
+            "tideover: a supervisor still runs; what it keeps of the gateway's queue (`tideover queue list`) comes \
+             back with `tideover uninstall` once it has ended"
+        );
+        return;
+    };
+    let (count, problems) = hand_back(&context.layout, now());
+    if count > 0 {
+        eprintln!(
+            "tideover: {count} queued entries were put back into the gateway's queue; it takes them up at its next start"
+        );
+    }
+    for problem in problems {
+        eprintln!("tideover: {problem}");
+    }
 }
 
 fn carry_out(

@@ -9,16 +9,14 @@ use serde_json::{Value, json};
 use crate::control::client::ClientError;
 use crate::control::protocol::{ErrorCode, NativeEntry};
 use crate::core::checkpoint::Checkpoint;
-use crate::core::stamp::Stamp;
 use crate::gateway::queue_files::kept_in_files;
 use crate::store::checkpoints::scan;
-use crate::store::lease::{Asked, ask as ask_lease};
 use crate::store::records::{read_outbox, to_bytes};
 use crate::store::{Directory, Place};
 use crate::supervise::queue::{ChangeError, Surroundings, drop_entry, list_offline, retry_entry};
 
 use super::args::{Global, Outbox, OutboxVerb, QueueCommand, QueueVerb};
-use super::context::{Context, environment};
+use super::context::{Context, environment, now};
 use super::exit_code;
 use super::output::{Failure, from_client, plain, print_json, print_line};
 use super::wrapper::load;
@@ -199,7 +197,7 @@ fn change(global: &Global, context: &Context, id: &str, kind: &str) -> Result<()
     let changed = match context.ask(&json!({ "type": kind, "id": id })) {
         Ok(answer) => answer,
         Err(ClientError::NotRunning { .. }) => {
-            let _lease = lease(context)?;
+            let _lease = context.lease()?;
             let changed = if kind == "queue_drop" {
                 drop_entry(&context.layout, id)
             } else {
@@ -231,16 +229,6 @@ fn refusal(error: &ChangeError) -> Failure {
         ChangeError::Store(_) => exit_code::FAILED,
     };
     Failure::text(code, error.to_string())
-}
-
-fn lease(context: &Context) -> Result<crate::store::lease::Lease, Failure> {
-    match ask_lease(&context.layout.directory(Place::State))? {
-        Asked::Held(lease) => Ok(lease),
-        Asked::Taken => Err(Failure::text(
-            exit_code::REFUSED,
-            "a supervisor holds this state directory but does not answer; try again, or see its log",
-        )),
-    }
 }
 
 pub(super) fn outbox(global: &Global, outbox: &Outbox) -> Result<(), Failure> {
@@ -309,7 +297,7 @@ fn retry_notices(global: &Global, context: &Context, key: Option<&str>) -> Resul
 }
 
 fn retry_on_disk(context: &Context, key: Option<&str>) -> Result<Vec<String>, Failure> {
-    let _lease = lease(context)?;
+    let _lease = context.lease()?;
     let Ok(directory) = Directory::open(&context.layout.directory(Place::Outbox)) else {
         return Ok(Vec::new());
     };
@@ -321,8 +309,4 @@ fn retry_on_disk(context: &Context, key: Option<&str>) -> Result<Vec<String>, Fa
         }
     }
     Ok(retried)
-}
-
-fn now() -> Stamp {
-    Stamp::from_ms(jiff::Timestamp::now().as_millisecond())
 }

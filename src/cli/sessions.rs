@@ -7,15 +7,13 @@ use crate::control::client::ClientError;
 use crate::core::checkpoint::{Checkpoint, HoldStatus, ReleasedBy};
 use crate::core::notice::{cause_text, outcome_text, tool_call_text};
 use crate::core::reducer;
-use crate::core::stamp::Stamp;
 use crate::store::checkpoints::scan;
-use crate::store::lease::{Asked, ask as ask_lease};
 use crate::store::records::to_bytes;
 use crate::store::{Directory, Place};
 use crate::supervise::{Liveness, liveness};
 
 use super::args::{Global, Sessions, SessionsVerb};
-use super::context::Context;
+use super::context::{Context, now};
 use super::exit_code;
 use super::output::{Failure, from_client, plain, print_json, print_line};
 
@@ -188,15 +186,7 @@ fn change(global: &Global, context: &Context, key: &str, change: Change) -> Resu
 
 /// Without a supervisor the file is changed here, under its lease, so that none starts meanwhile.
 fn change_on_disk(context: &Context, key: &str, change: Change) -> Result<bool, Failure> {
-    let _lease = match ask_lease(&context.layout.directory(Place::State))? {
-        Asked::Held(lease) => lease,
-        Asked::Taken => {
-            return Err(Failure::text(
-                exit_code::REFUSED,
-                "a supervisor holds this state directory but does not answer; try again, or see its log",
-            ));
-        }
-    };
+    let _lease = context.lease()?;
     let directory = Directory::open(&context.layout.directory(Place::Checkpoints))
         .map_err(|_| not_found(key))?;
     let mut scan = scan(&directory, None)?;
@@ -219,10 +209,6 @@ fn change_on_disk(context: &Context, key: &str, change: Change) -> Result<bool, 
             Ok(released)
         }
     }
-}
-
-fn now() -> Stamp {
-    Stamp::from_ms(jiff::Timestamp::now().as_millisecond())
 }
 
 fn not_found(key: &str) -> Failure {

@@ -10,8 +10,8 @@ use crate::core::queue::{
     AfterTry, AtStart, Entry, Evidence, Hand, Queue, StartFacts, Why, after_crash, at_start,
 };
 use crate::core::stamp::Stamp;
-use crate::gateway::queue_files::Document;
 use crate::gateway::queue_files::Transcripts;
+use crate::gateway::queue_files::{Document, kept_in_files};
 use crate::store::Layout;
 
 use super::shelves::{Finding, Shelf, Shelves};
@@ -66,14 +66,7 @@ pub(in super::super) struct Pass {
 /// Goes over the queue.
 pub(in super::super) fn before_start(layout: &Layout, facts: &Facts<'_>) -> Pass {
     let begun = Instant::now();
-    let mut pass = Passing {
-        shelves: Shelves::new(layout),
-        layout,
-        transcripts: None,
-        facts,
-        until: begun + PASS_MAX,
-        pass: Pass::default(),
-    };
+    let mut pass = Passing::new(layout, facts);
     for queue in [Queue::Delivery, Queue::Session] {
         pass.finish_claimed(queue);
         pass.bring_back_kept(queue);
@@ -85,6 +78,21 @@ pub(in super::super) fn before_start(layout: &Layout, facts: &Facts<'_>) -> Pass
     let mut pass = pass.pass;
     pass.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     pass
+}
+
+/// Puts everything that tideover has in hand or keeps back into the gateway's queue again: tideover leaves. Returns
+/// how many entries that were, and what went wrong.
+pub fn hand_back(layout: &Layout, now: Stamp) -> (usize, Vec<String>) {
+    if !kept_in_files(layout.state_dir()) {
+        return (0, Vec::new());
+    }
+    let facts = Facts { now, held: &|_| false, notice_open: &|_| false, ours: &|_| false };
+    let mut passing = Passing::new(layout, &facts);
+    let kept = [Queue::Delivery, Queue::Session].map(|queue| {
+        passing.finish_claimed(queue);
+        passing.bring_back_kept(queue)
+    });
+    (passing.pass.resumed + kept.iter().sum::<usize>(), passing.pass.problems)
 }
 
 struct Passing<'a> {
@@ -104,7 +112,18 @@ struct Steps {
     keep: Vec<String>,
 }
 
-impl Passing<'_> {
+impl<'a> Passing<'a> {
+    fn new(layout: &'a Layout, facts: &'a Facts<'a>) -> Self {
+        Self {
+            shelves: Shelves::new(layout),
+            layout,
+            transcripts: None,
+            facts,
+            until: Instant::now() + PASS_MAX,
+            pass: Pass::default(),
+        }
+    }
+
     fn evidence(&mut self, document: &Document) -> Evidence {
         let state_dir = self.layout.state_dir();
         let transcripts = self.transcripts.get_or_insert_with(|| Transcripts::open(state_dir));
@@ -125,12 +144,14 @@ impl Passing<'_> {
         }
     }
 
-    /// What was kept back is judged anew with the rest.
-    fn bring_back_kept(&mut self, queue: Queue) {
+    /// What was kept back is judged anew with the rest. Returns how many entries that were.
+    fn bring_back_kept(&mut self, queue: Queue) -> usize {
         let kept = self.shelves.read(Shelf::Kept, queue).documents;
         let ids: Vec<String> = kept.iter().map(|document| document.entry().id.clone()).collect();
         let moved = self.shelves.relocate(Shelf::Kept, Shelf::Queue, queue, &ids);
+        let count = *moved.as_ref().unwrap_or(&0);
         self.note(moved.map(|_| ()));
+        count
     }
 
     fn judge(&mut self, queue: Queue) {
