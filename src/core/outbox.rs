@@ -186,6 +186,10 @@ impl Entry {
 
     /// Begins a try at the gateway `gateway`.
     pub fn begin(&mut self, now: Stamp, gateway: Option<&str>) {
+        if self.in_queue {
+            // Its end was to be told and was not; the key would only get its old answer.
+            self.leave_key(true);
+        }
         self.doubt = self.may_repeat(gateway);
         self.open = self.open.saturating_add(1);
         self.asked_of = gateway.map(str::to_owned);
@@ -231,6 +235,24 @@ impl Entry {
                 self.next_try_at = now.plus_ms(NATIVE_QUEUE_MS);
             }
         }
+    }
+
+    /// The gateway's copy of a try under `key` was found, with the channel's answer in it: that try did not get
+    /// through.
+    pub fn answered_before(&mut self, key: &str) {
+        if self.open > 0 && key == self.try_key() {
+            self.leave_key(false);
+            if self.state == SendState::Uncertain && !self.doubt {
+                self.state = SendState::Pending;
+            }
+        }
+    }
+
+    /// Whether a word of the gateway's about a message may be about this one: it was asked for, and its answer is
+    /// not awaited any more.
+    #[must_use]
+    pub fn awaits_word(&self) -> bool {
+        self.state == SendState::Uncertain && (self.in_queue || self.open > 0)
     }
 
     /// The gateway tells that its own queue has given it up.
@@ -371,6 +393,27 @@ mod tests {
         assert!(!entry.may_repeat(Some("a")) && entry.may_repeat(Some("b")));
         entry.begin(NOW, Some("b"));
         assert!(entry.doubt, "and from then on that is known for good");
+    }
+
+    #[test]
+    fn a_copy_with_the_channels_answer_takes_the_doubt_away() {
+        let mut entry = entry();
+        entry.begin(NOW, Some("a"));
+        entry.recover();
+        entry.answered_before("tideover-k.7");
+        assert!(entry.may_repeat(Some("b")), "another try's");
+        entry.answered_before("tideover-k");
+        assert!(!entry.may_repeat(Some("b")));
+        assert_eq!((entry.state, entry.try_key()), (SendState::Pending, "tideover-k.1".to_owned()));
+    }
+
+    #[test]
+    fn a_queue_that_never_tells_leaves_a_doubt() {
+        let mut entry = tried(&[Attempt::Queued { reason: String::new(), answered: true }]);
+        assert!(entry.awaits_word());
+        entry.begin(NOW, Some("a"));
+        assert!(entry.doubt && !entry.awaits_word());
+        assert_eq!(entry.try_key(), "tideover-k.1");
     }
 
     #[test]

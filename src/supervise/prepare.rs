@@ -245,6 +245,9 @@ fn look_over_queue(
     };
     let pass = queue::before_start(layout, &facts);
     queue::say_pass(&pass);
+    for key in &pass.answered {
+        outbox.values_mut().for_each(|entry| entry.answered_before(key));
+    }
     if let Some(first) = pass.problems.first() {
         note(degraded, "queue", first.clone());
     }

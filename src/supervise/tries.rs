@@ -102,7 +102,9 @@ impl Engine {
         let now = clock::now();
         let (Some(channel), Some(to)) = (&sent.channel, &sent.to) else { return false };
         let of = |entry: &&mut Entry| {
-            entry.is_open()
+            let session = entry.sessions.first().map(|(key, _)| key);
+            entry.awaits_word()
+                && sent.session_key.as_ref().is_none_or(|key| session.is_none_or(|own| own == key))
                 && entry.route.channel == *channel
                 && bare_address(channel, &entry.route.to) == bare_address(channel, to)
                 && sha256_hex(entry.text.as_bytes()) == sent.text_sha256
@@ -113,6 +115,7 @@ impl Engine {
             (false, true) => {
                 entry.given_up(now, sent.error.as_deref().unwrap_or("given up"), clock::jitter());
             }
+            // Told of a single try; its answer tells more.
             (false, false) => return true,
         }
         let key = entry.key.clone();

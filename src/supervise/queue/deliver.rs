@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::core::queue::{AfterTry, Entry, Evidence, Queue, Tried, after_try};
-use crate::core::stamp::Stamp;
 use crate::gateway::queue_files::Document;
 use crate::gateway::queue_files::Transcripts;
 use crate::gateway::rpc::{Client, SendOutcome, TurnOutcome};
@@ -53,8 +52,7 @@ pub(super) async fn deliver(
         }
     };
     let tried = attempt(&link, &document).await;
-    let since = document.entry().mark.since;
-    finish(layout, document, tried, since).await
+    finish(layout, document, tried).await
 }
 
 async fn attempt(link: &GatewayLink, document: &Document) -> Tried {
@@ -89,12 +87,7 @@ fn sent(outcome: SendOutcome) -> Tried {
     }
 }
 
-async fn finish(
-    layout: Layout,
-    mut document: Document,
-    tried: Tried,
-    since: Option<Stamp>,
-) -> Delivered {
+async fn finish(layout: Layout, mut document: Document, tried: Tried) -> Delivered {
     let entry = document.entry().clone();
     let (queue, id) = (entry.queue, entry.id.clone());
     let done = blocking(move || {
@@ -105,7 +98,6 @@ async fn finish(
         Ok((then, document.entry().clone()))
     })
     .await;
-    debug_assert!(since.is_some());
     match done {
         Ok((then, entry)) => {
             Delivered { queue, id, entry: Some(entry), then: Some(then), problem: None }

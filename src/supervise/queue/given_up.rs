@@ -35,13 +35,12 @@ impl Engine {
     /// A message was sent or given up. What is given up is written down, with session and time.
     pub(in super::super) fn message_told(&mut self, sent: &MessageSent) {
         let ours = self.notice_told(sent);
-        if self.queue.in_files() {
-            if !sent.success {
-                self.queue_soon();
-            }
+        if sent.success {
             return;
         }
-        if sent.success || ours {
+        self.queue_soon();
+        // Where the queue is kept as files, this was a single try.
+        if ours || self.queue.kind_name() != "native" {
             return;
         }
         tracing::error!(

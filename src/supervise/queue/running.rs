@@ -27,8 +27,11 @@ use super::start::Pass;
 
 /// How long after something happened the queue is looked at, in milliseconds: what happened is then on disk.
 const LOOK_AFTER_MS: i64 = 1_500;
-/// How long after its start the gateway is given for its own pass, in milliseconds.
-const LOOK_AFTER_START_MS: i64 = 8_000;
+/// How long after its start the gateway's own pass is waited for before the hand-off, in milliseconds: it stops
+/// taking up entries then.
+const OWN_PASS_MS: i64 = 60_000;
+/// Pause between two looks while that pass is under way, in milliseconds.
+const LOOK_AT_PASS_MS: i64 = 3_000;
 /// Pause before an entry is looked at again that the gateway still tries, in milliseconds.
 const LOOK_AGAIN_MS: i64 = 30_000;
 /// Most entries that one pass names in the log.
@@ -145,7 +148,7 @@ impl Engine {
         self.queue = QueueState { given_up, ..QueueState::new(retry, self.layout.state_dir()) };
         self.queue.since = Some(since);
         self.queue.ready = self.queue.in_files();
-        self.queue.look_by(since.plus_ms(LOOK_AFTER_START_MS));
+        self.queue.look_by(since.plus_ms(LOOK_AFTER_MS));
     }
 
     /// Something happened that may have left or freed an entry.
@@ -215,7 +218,14 @@ impl Engine {
             return true;
         }
         match while_running(&seen.entry, &self.run_facts(seen, now, busy)) {
-            Running::Wait(until, _) => self.queue.look_by(until),
+            Running::Wait(until, why) => {
+                let since = self.queue.since.unwrap_or(now);
+                if why == Why::InHand && now.since_ms(since) < OWN_PASS_MS {
+                    self.queue.ready = true;
+                    self.queue.look_by(now.plus_ms(LOOK_AT_PASS_MS));
+                }
+                self.queue.look_by(until);
+            }
             Running::Leave(_) => {}
             Running::Settle => {
                 self.spawn_step(settle(self.layout.clone(), seen.shelf, queue, id));

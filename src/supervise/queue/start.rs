@@ -58,6 +58,9 @@ pub(in super::super) struct Pass {
     /// What went wrong.
     #[serde(skip)]
     pub problems: Vec<String>,
+    /// Keys of notices of ours whose copy bears the channel's answer: those tries did not get through.
+    #[serde(skip)]
+    pub answered: Vec<String>,
     /// What was settled and what is kept back, for the log.
     #[serde(skip)]
     pub said: Vec<(Entry, AtStart)>,
@@ -209,6 +212,10 @@ impl<'a> Passing<'a> {
             }
             AtStart::RemoveCopy => {
                 self.pass.copies += 1;
+                let told = copies::told_by(&document);
+                self.pass
+                    .answered
+                    .extend(entry.key.clone().filter(|_| told.answered == Some(true)));
                 let removed = self.shelves.remove(Shelf::Queue, entry.queue, &entry.id);
                 self.note(removed);
             }
