@@ -149,7 +149,7 @@ fn table(listing: &Value) -> String {
         lines.push(format!("and {more} more"));
     }
     for finding in &findings {
-        let aside = if finding["quarantined"] == true { "set aside" } else { "left alone" };
+        let aside = if finding["quarantined"] == true { "set aside" } else { "no entry" };
         lines.push(format!(
             "{aside}: {} in the {} queue: {}",
             plain(finding["name"].as_str().unwrap_or_default(), 120),

@@ -198,6 +198,17 @@ fn supervisor(context: &Context) -> Vec<Finding> {
             "tideover install, then restart the gateway",
         ));
     }
+    let stuck = status["queue"]["stuck"].as_array().map_or(0, Vec::len);
+    let given_up = status["queue"]["given_up"].as_u64().unwrap_or(0);
+    if stuck > 0 || given_up > 0 {
+        findings.push(Finding::warn(
+            "queue",
+            format!(
+                "{stuck} queued entries have waited long, {given_up} message(s) were given up by the gateway"
+            ),
+            "tideover queue list",
+        ));
+    }
     for (concern, why) in status["degraded"].as_object().into_iter().flatten() {
         findings.push(Finding::warn(
             "degraded",
@@ -249,7 +260,7 @@ fn outbox(context: &Context) -> Finding {
         return Finding::warn(
             "outbox",
             format!("{failed} notice(s) were given up"),
-            "tideover status shows why; tell those users yourself",
+            "tideover outbox list shows why; tideover outbox retry tries them again",
         );
     }
     match problems.first() {

@@ -175,7 +175,7 @@ fn view(
         tries: entry.retry_count,
         last_error: entry.last_error.clone(),
         next_try_at,
-        possible_repeat: entry.mark.doubt,
+        possible_repeat: entry.mark.doubt || entry.open_try,
         stuck: waits && entry.age_ms(around.now) > STUCK_MS,
         plan,
     }
