@@ -194,7 +194,7 @@ fn show(global: &Global, listing: &Value, id: &str) -> Result<(), Failure> {
 }
 
 fn change(global: &Global, context: &Context, id: &str, kind: &str) -> Result<(), Failure> {
-    let changed = match context.ask(&json!({ "type": kind, "id": id })) {
+    let changed = match context.ask(&json!({ "type": kind, "entry": id })) {
         Ok(answer) => answer,
         Err(ClientError::NotRunning { .. }) => {
             let _lease = context.lease()?;

@@ -143,13 +143,13 @@ pub enum Request {
     Queue {},
     /// Shell: try an entry of the queue now.
     QueueRetry {
-        /// The entry's id.
-        id: String,
+        /// The entry's id; `id` is that of the request.
+        entry: String,
     },
     /// Shell: drop an entry of the queue.
     QueueDrop {
         /// The entry's id.
-        id: String,
+        entry: String,
     },
     /// Shell: try notices that failed again.
     OutboxRetry {
@@ -604,7 +604,7 @@ fn check(request: &Request) -> Checked {
         Request::Release { key } | Request::Forget { key } => {
             within("key", key, SESSION_KEY_BYTES_MAX)
         }
-        Request::QueueRetry { id: entry } | Request::QueueDrop { id: entry } => id("id", entry),
+        Request::QueueRetry { entry } | Request::QueueDrop { entry } => id("entry", entry),
         Request::OutboxRetry { key } => all_within(&[("key", key, SESSION_KEY_BYTES_MAX)]),
     }
 }
@@ -719,10 +719,13 @@ mod tests {
         let long = "x".repeat(SESSION_KEY_BYTES_MAX + 1);
         assert_eq!(asked(&json!({ "type": "queue" })), Ok(Request::Queue {}));
         assert_eq!(
-            asked(&json!({ "type": "queue_retry", "id": "e-1" })),
-            Ok(Request::QueueRetry { id: "e-1".to_owned() })
+            asked(&json!({ "type": "queue_retry", "id": "1", "entry": "e-1" })),
+            Ok(Request::QueueRetry { entry: "e-1".to_owned() })
         );
-        assert_eq!(asked(&json!({ "type": "queue_drop", "id": long })), Err(ErrorCode::BadField));
+        assert_eq!(
+            asked(&json!({ "type": "queue_drop", "entry": long })),
+            Err(ErrorCode::BadField)
+        );
         assert_eq!(
             asked(&json!({ "type": "outbox_retry" })),
             Ok(Request::OutboxRetry { key: None })

@@ -437,8 +437,8 @@ impl Engine {
                 reply_when_all(peer, id, acks, json!({ "flushed": open }))
             }
             Request::Queue {} => self.list_queue(peer, id),
-            Request::QueueRetry { id: entry } => self.retry_queued(peer, id, entry),
-            Request::QueueDrop { id: entry } => self.drop_queued(peer, id, entry),
+            Request::QueueRetry { entry } => self.retry_queued(peer, id, entry),
+            Request::QueueDrop { entry } => self.drop_queued(peer, id, entry),
             Request::OutboxRetry { key } => {
                 Response::Now(json!({ "retried": self.retry_notices(key.as_deref()) }))
             }
