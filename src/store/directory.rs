@@ -41,6 +41,14 @@ pub enum StoreError {
     Stopped,
 }
 
+impl StoreError {
+    /// Whether a file of that name was in the way.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::NotWritten { source: Errno::EXIST, .. })
+    }
+}
+
 /// Why a file could not be read as a record.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum ReadProblem {
@@ -176,14 +184,84 @@ impl Directory {
         }
     }
 
+    /// Replaces a file that is there, and makes none: with one that is moved away meanwhile nothing happens. Returns
+    /// whether it was there.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub fn replace_existing(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
+        let temp = temp_name(name);
+        let written = self.write_temp(name, bytes, true).and_then(|()| {
+            let (fd, flags) = (self.fd.as_fd(), RenameFlags::EXCHANGE);
+            match rustix::fs::renameat_with(fd, temp.as_str(), fd, name, flags) {
+                Ok(()) => Ok(true),
+                Err(Errno::NOENT) => Ok(false),
+                // A file system without it, such as NFS.
+                Err(Errno::INVAL | Errno::NOSYS) => self.rename(&temp, self, name).map(|()| true),
+                Err(error) => Err(not_written("replace", &self.path.join(name), error)),
+            }
+        });
+        // The old content, or what was not put in its place.
+        let _ = rustix::fs::unlinkat(self.fd.as_fd(), temp.as_str(), AtFlags::empty());
+        if matches!(written, Ok(true)) {
+            self.sync()?;
+        }
+        written
+    }
+
+    /// Removes files, made durable by one sync; what is not there is fine.
+    ///
+    /// # Errors
+    /// The first; the others are removed all the same.
+    pub fn remove_all(&self, names: &[String]) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for name in names {
+            match rustix::fs::unlinkat(self.fd.as_fd(), name.as_str(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) if result.is_ok() => {
+                    result = Err(not_written("remove", &self.path.join(name), error));
+                }
+                Err(_) => {}
+            }
+        }
+        if names.is_empty() { result } else { self.sync().and(result) }
+    }
+
     /// Moves a file into another directory under the first free name; the file is never lost nor another replaced.
     ///
     /// # Errors
     /// When it could not be moved.
     pub fn set_aside(&self, name: &str, to: &Self) -> Result<PathBuf, StoreError> {
+        let path = self.set_aside_as(name, to, name)?;
+        to.sync()?;
+        self.sync()?;
+        Ok(path)
+    }
+
+    /// The same for several files, made durable by one sync of both directories.
+    pub fn set_all_aside(&self, names: &[&str], to: &Self) -> Vec<Result<PathBuf, StoreError>> {
+        let moved: Vec<_> = names.iter().map(|name| self.set_aside_as(name, to, name)).collect();
+        if moved.iter().any(Result::is_ok) {
+            let _ = to.sync();
+            let _ = self.sync();
+        }
+        moved
+    }
+
+    /// The same under another name, not durable yet.
+    ///
+    /// # Errors
+    /// When it could not be moved.
+    pub fn set_aside_as(
+        &self,
+        name: &str,
+        to: &Self,
+        as_name: &str,
+    ) -> Result<PathBuf, StoreError> {
         const TRIES_MAX: u32 = 1_000;
         for number in 0..TRIES_MAX {
-            let new_name = if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
+            let new_name =
+                if number == 0 { as_name.to_owned() } else { format!("{as_name}.{number}") };
             let moved = rustix::fs::renameat_with(
                 self.fd.as_fd(),
                 name,
@@ -192,11 +270,7 @@ impl Directory {
                 RenameFlags::NOREPLACE,
             );
             match moved {
-                Ok(()) => {
-                    to.sync()?;
-                    self.sync()?;
-                    return Ok(to.path.join(new_name));
-                }
+                Ok(()) => return Ok(to.path.join(new_name)),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(not_written("set aside", &self.path.join(name), error)),
             }
