@@ -35,8 +35,7 @@ pub(super) fn claim(
         asked: entry.mark.asked,
     };
     document.set_mark(mark);
-    shelves.rewrite(Shelf::Claimed, queue, &[&document])?;
-    Ok(Some(document))
+    Ok(shelves.rewrite_one(Shelf::Claimed, &document)?.then_some(document))
 }
 
 /// The idempotency key of the next try: the entry's own, and another one after each answer, since a gateway gives
@@ -92,14 +91,13 @@ fn failed(
     document.set_tries(retry_count, now, reason);
     let mark = Mark { hand: Hand::Failed, doubt, ..document.entry().mark.clone() };
     document.set_mark(mark);
-    shelves.rewrite(Shelf::Claimed, document.entry().queue, &[document])?;
+    shelves.rewrite_one(Shelf::Claimed, document)?;
     remove_copy(shelves, document)
 }
 
 fn remove_copy(shelves: &mut Shelves, document: &Document) -> Result<(), StoreError> {
-    let Some(key) = document.entry().mark.key.as_deref() else { return Ok(()) };
-    match copies::find(shelves, key) {
-        Some((id, _)) => shelves.remove(Shelf::Queue, Queue::Delivery, &id),
+    match document.entry().mark.key.as_deref() {
+        Some(key) => copies::remove(shelves, key),
         None => Ok(()),
     }
 }
@@ -114,19 +112,10 @@ fn put_back(shelves: &mut Shelves, document: &mut Document) -> Result<(), StoreE
 fn unmark(shelves: &mut Shelves, document: &mut Document) -> Result<(), StoreError> {
     let mark = document.entry().mark.clone();
     document.set_mark(Mark { hand: Hand::None, since: None, asked: false, ..mark });
-    shelves.rewrite(Shelf::Claimed, document.entry().queue, &[document])
+    shelves.rewrite_one(Shelf::Claimed, document).map(|_| ())
 }
 
 fn put(shelves: &mut Shelves, document: &Document, to: Shelf) -> Result<(), StoreError> {
     let (queue, id) = (document.entry().queue, document.entry().id.clone());
-    match shelves.relocate(Shelf::Claimed, to, queue, std::slice::from_ref(&id)) {
-        Ok(_) => Ok(()),
-        // One with its name is there: neither is lost, and two of it must not both be delivered.
-        Err(error) => match shelves.get(to, queue, &id) {
-            Some(_) => shelves
-                .relocate(Shelf::Claimed, Shelf::Dropped, queue, std::slice::from_ref(&id))
-                .map(|_| ()),
-            None => Err(error),
-        },
-    }
+    shelves.relocate(Shelf::Claimed, to, queue, &[id]).map(|_| ())
 }

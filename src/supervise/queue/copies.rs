@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::core::outbox;
 use crate::core::queue::{Copy, Queue};
 use crate::gateway::queue_files::Document;
-use crate::store::Layout;
+use crate::store::{Layout, StoreError};
 
 use super::shelves::{Shelf, Shelves};
 
@@ -19,11 +19,28 @@ pub(super) fn told_by(document: &Document) -> Copy {
     }
 }
 
-/// The copy of a try under `key`, and the id of its file.
+/// The copy of a try under `key`, and the id of its file. The queue is read once for each `shelves`, at the first
+/// question: the gateway makes a copy before it sends.
 pub(super) fn find(shelves: &mut Shelves, key: &str) -> Option<(String, Copy)> {
-    let queued = shelves.read(Shelf::Queue, Queue::Delivery).documents;
-    let of_key = queued.iter().find(|document| document.entry().key.as_deref() == Some(key))?;
-    Some((of_key.entry().id.clone(), told_by(of_key)))
+    if shelves.copies.is_none() {
+        let queued = shelves.read(Shelf::Queue, Queue::Delivery).documents;
+        let copies = queued.iter().rev().filter_map(|document| {
+            let entry = document.entry();
+            Some((entry.key.clone()?, (entry.id.clone(), told_by(document))))
+        });
+        shelves.copies = Some(copies.collect());
+    }
+    shelves.copies.as_ref()?.get(key).cloned()
+}
+
+/// Removes the copy of a try under `key`, if there is one.
+pub(super) fn remove(shelves: &mut Shelves, key: &str) -> Result<(), StoreError> {
+    let Some((id, _)) = find(shelves, key) else { return Ok(()) };
+    shelves.remove(Shelf::Queue, Queue::Delivery, &[id])?;
+    if let Some(copies) = &mut shelves.copies {
+        copies.remove(key);
+    }
+    Ok(())
 }
 
 /// Removes every copy of a notice whose try is over, and tells what the one of its present key says.
@@ -40,7 +57,8 @@ pub(in super::super) fn take_out(state_dir: &Path, notice: &outbox::Entry) -> Op
             told = Some(copy);
         }
         if over
-            && let Err(error) = shelves.remove(Shelf::Queue, Queue::Delivery, &document.entry().id)
+            && let Err(error) =
+                shelves.remove(Shelf::Queue, Queue::Delivery, &[document.entry().id.clone()])
         {
             tracing::warn!("a copy of a notice stays in the gateway's queue: {error}");
         }

@@ -1,15 +1,15 @@
 //! Where an entry can be, and how it gets from one place to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::core::queue::{Hand, Queue};
+use crate::core::queue::{Copy, Hand, Queue, Work};
 use crate::core::stamp::Stamp;
 use crate::gateway::queue_files::{
-    Document, ENTRY_BYTES_MAX, FAILED_DIRECTORY, directory_name, kept_in_files,
+    Document, ENTRY_BYTES_MAX, FAILED_DIRECTORY, Malformed, directory_name, kept_in_files,
 };
 use crate::store::directory::ReadProblem;
 use crate::store::{Directory, Layout, Place, StoreError};
@@ -80,9 +80,9 @@ impl Shelf {
 
     /// The id of a file there, if it is one of this queue.
     fn id(self, queue: Queue, name: &str) -> Option<String> {
-        let id = name.strip_suffix(".json").filter(|id| !id.starts_with('.'))?;
+        let id = name.strip_suffix(".json")?;
         let id = if self.is_of_one_queue() { Some(id) } else { id.strip_prefix(word(queue)) };
-        id.filter(|id| !id.is_empty()).map(str::to_owned)
+        id.map(str::to_owned)
     }
 }
 
@@ -103,8 +103,11 @@ pub struct Finding {
     pub name: String,
     /// What is wrong with it.
     pub what: String,
-    /// Whether it is another user's, and hence stays where it is.
+    /// Whether it is another user's.
     pub foreign: bool,
+    /// Whether it stays where it is: the gateway may know what to do with it.
+    #[serde(skip)]
+    pub stays: bool,
     /// Whether it was moved to the quarantine.
     pub quarantined: bool,
 }
@@ -114,6 +117,8 @@ pub struct Finding {
 pub(super) struct Shelves {
     layout: Layout,
     open: BTreeMap<(Shelf, Queue), Directory>,
+    /// The gateway's copies of what it was asked to send, by key, once they were looked for.
+    pub(super) copies: Option<HashMap<String, (String, Copy)>>,
 }
 
 /// What one shelf holds of one queue.
@@ -125,7 +130,7 @@ pub(super) struct Content {
 
 impl Shelves {
     pub(super) fn new(layout: &Layout) -> Self {
-        Self { layout: layout.clone(), open: BTreeMap::new() }
+        Self { layout: layout.clone(), open: BTreeMap::new(), copies: None }
     }
 
     /// A shelf that is there, or is made where something is put on it.
@@ -153,39 +158,51 @@ impl Shelves {
         let names = directory.names().unwrap_or_default();
         let entries = names.iter().filter_map(|name| Some((name, shelf.id(queue, name)?)));
         for (name, id) in entries.take(FILES_MAX) {
-            let read = if directory.is_foreign(name) {
-                Err(("belongs to another user".to_owned(), true))
+            let foreign = directory.is_foreign(name);
+            let read = if foreign {
+                Err(NoEntry { what: "belongs to another user".to_owned(), stays: true })
             } else {
                 parse(directory, queue, name, &id)
             };
             match read {
                 Ok(Some(document)) => content.documents.push(document),
                 Ok(None) => {}
-                Err((what, foreign)) => content.findings.push(Finding {
+                Err(NoEntry { what, stays }) => content.findings.push(Finding {
                     queue,
                     name: name.clone(),
                     what,
                     foreign,
+                    stays,
                     quarantined: false,
                 }),
             }
         }
         content.documents.sort_by(|a, b| {
-            let key =
-                |document: &Document| (document.entry().enqueued_at, document.entry().id.clone());
-            key(a).cmp(&key(b))
+            let (a, b) = (a.entry(), b.entry());
+            a.enqueued_at.cmp(&b.enqueued_at).then_with(|| a.id.cmp(&b.id))
         });
         content
+    }
+
+    /// The ids on a shelf, by the files' names alone.
+    fn ids(&mut self, shelf: Shelf, queue: Queue) -> Vec<String> {
+        let directory = self.directory(shelf, queue, false).ok();
+        let names = directory.and_then(|directory| directory.names().ok()).unwrap_or_default();
+        names.iter().filter_map(|name| shelf.id(queue, name)).collect()
     }
 
     /// One entry by its id.
     pub(super) fn get(&mut self, shelf: Shelf, queue: Queue, id: &str) -> Option<Document> {
         let directory = self.directory(shelf, queue, false).ok()?;
-        parse(directory, queue, &shelf.name(queue, id), id).ok().flatten()
+        let name = shelf.name(queue, id);
+        if directory.is_foreign(&name) {
+            return None;
+        }
+        parse(directory, queue, &name, id).ok().flatten()
     }
 
-    /// Moves entries; each is whole in one of the two places at any time. Returns how many were there to move, and
-    /// the first error.
+    /// Moves entries; each is whole in one place at any time. One whose place is taken goes to the dropped ones: none
+    /// is lost, and two of it must not both be delivered. Returns how many were there to move, or the first error.
     pub(super) fn relocate(
         &mut self,
         from: Shelf,
@@ -205,14 +222,55 @@ impl Shelves {
         else {
             return Ok(0);
         };
-        let mut moved = 0;
-        for result in source.move_to(target, &names) {
-            moved += usize::from(result?);
+        let (mut moved, mut taken, mut first) = (0, Vec::new(), Ok(()));
+        for (result, (name, _)) in source.move_to(target, &names).into_iter().zip(&names) {
+            match result {
+                Ok(there) => moved += usize::from(there),
+                Err(error) if error.is_taken() => taken.push(name.clone()),
+                Err(error) => first = first.and(Err(error)),
+            }
         }
-        Ok(moved)
+        for name in taken {
+            self.put_by(from, queue, &name)?;
+            moved += 1;
+        }
+        first.map(|()| moved)
     }
 
-    /// Replaces entries where they are.
+    /// Moves a file to the dropped entries, or aside where it is taken there, too.
+    fn put_by(&mut self, from: Shelf, queue: Queue, name: &str) -> Result<(), StoreError> {
+        let Some(id) = from.id(queue, name) else { return Ok(()) };
+        self.directory(Shelf::Dropped, queue, true)?;
+        self.directory(Shelf::Quarantine, queue, true)?;
+        let open = |shelf| self.open.get(&(shelf, queue));
+        let (Some(source), Some(dropped), Some(aside)) =
+            (open(from), open(Shelf::Dropped), open(Shelf::Quarantine))
+        else {
+            return Ok(());
+        };
+        let names = [(name.to_owned(), Shelf::Dropped.name(queue, &id))];
+        match source.move_to(dropped, &names).pop() {
+            Some(Err(error)) if error.is_taken() => {
+                source.set_aside_as(name, aside, &Shelf::Quarantine.name(queue, &id)).map(|_| ())
+            }
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Replaces one entry where it is. One that has gone meanwhile, because the gateway or another step of ours took
+    /// it, does not come back by it. Returns whether it was there.
+    pub(super) fn rewrite_one(
+        &mut self,
+        shelf: Shelf,
+        document: &Document,
+    ) -> Result<bool, StoreError> {
+        let queue = document.entry().queue;
+        let name = shelf.name(queue, &document.entry().id);
+        self.directory(shelf, queue, false)?.replace_existing(&name, &document.to_bytes())
+    }
+
+    /// Replaces entries where they are, as long as nobody else can take one: before the gateway starts.
     pub(super) fn rewrite(
         &mut self,
         shelf: Shelf,
@@ -232,25 +290,48 @@ impl Shelves {
         directory.replace(&files).into_iter().collect()
     }
 
-    /// Removes an entry for good: only ever a copy of what is kept elsewhere.
+    /// Removes entries for good: only ever copies of what is kept elsewhere.
     pub(super) fn remove(
         &mut self,
         shelf: Shelf,
         queue: Queue,
-        id: &str,
+        ids: &[String],
     ) -> Result<(), StoreError> {
-        let name = shelf.name(queue, id);
-        self.directory(shelf, queue, false)?.remove(&name)
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = ids.iter().map(|id| shelf.name(queue, id)).collect();
+        self.directory(shelf, queue, false)?.remove_all(&names)
     }
 
-    /// Sets a file aside that is no entry. A link itself is moved, never what it points to.
-    pub(super) fn quarantine(&mut self, finding: &mut Finding) {
-        let queue = finding.queue;
-        let made = self.directory(Shelf::Quarantine, queue, true).is_ok();
+    /// Sets files of a gateway's queue aside that are no entries. A link itself is moved, never what it points to.
+    pub(super) fn quarantine(&mut self, queue: Queue, findings: &mut [Finding]) {
+        let mut aside: Vec<&mut Finding> =
+            findings.iter_mut().filter(|finding| !finding.stays).collect();
+        if aside.is_empty() || self.directory(Shelf::Quarantine, queue, true).is_err() {
+            return;
+        }
         let (from, to) =
             (self.open.get(&(Shelf::Queue, queue)), self.open.get(&(Shelf::Quarantine, queue)));
-        if let (false, true, Some(from), Some(to)) = (finding.foreign, made, from, to) {
-            finding.quarantined = from.set_aside(&finding.name, to).is_ok();
+        if let (Some(from), Some(to)) = (from, to) {
+            let names: Vec<&str> = aside.iter().map(|finding| finding.name.as_str()).collect();
+            let moved: Vec<bool> =
+                from.set_all_aside(&names, to).iter().map(Result::is_ok).collect();
+            for (finding, moved) in aside.iter_mut().zip(moved) {
+                finding.quarantined = moved;
+            }
+        }
+    }
+
+    /// Removes what a write of ours that was cut off has left. Only where nobody else may be writing.
+    pub(super) fn sweep(&mut self) {
+        for shelf in Shelf::ALL {
+            for queue in [Queue::Session, Queue::Delivery] {
+                let Ok(directory) = self.directory(shelf, queue, false) else { continue };
+                let mut names = directory.names().unwrap_or_default();
+                names.retain(|name| name.ends_with(".json.tmp"));
+                directory.sweep(&names);
+            }
         }
     }
 
@@ -261,12 +342,14 @@ impl Shelves {
         };
         let names = directory.names().unwrap_or_default();
         let finding = |name: &String| {
-            let id = name.strip_suffix(".json").unwrap_or(name);
+            // A number follows where the name was taken.
+            let id = name.rsplit_once(".json").map_or(name.as_str(), |(id, _)| id);
             let what = match parse(directory, queue, name, id) {
-                Err((what, _)) => what,
-                Ok(_) => "set aside".to_owned(),
+                Err(NoEntry { what, .. }) => what,
+                Ok(_) => "an entry with its id was there already".to_owned(),
             };
-            Finding { queue, name: name.clone(), what, foreign: false, quarantined: true }
+            let name = name.clone();
+            Finding { queue, name, what, foreign: false, stays: true, quarantined: true }
         };
         names.iter().take(FILES_MAX).map(finding).collect()
     }
@@ -274,51 +357,85 @@ impl Shelves {
     /// Removes the oldest settled entries beyond those that are kept for a look.
     pub(super) fn prune_settled(&mut self) {
         for queue in [Queue::Session, Queue::Delivery] {
-            let settled = self.read(Shelf::Settled, queue).documents;
-            for old in settled.iter().rev().skip(SETTLED_MAX) {
-                let _ = self.remove(Shelf::Settled, queue, &old.entry().id);
+            if self.ids(Shelf::Settled, queue).len() <= SETTLED_MAX {
+                continue;
             }
+            let settled = self.read(Shelf::Settled, queue).documents;
+            let old = settled.iter().rev().skip(SETTLED_MAX);
+            let old: Vec<String> = old.map(|document| document.entry().id.clone()).collect();
+            let _ = self.remove(Shelf::Settled, queue, &old);
         }
     }
 
-    /// Where an entry with this id, or this beginning of one, is.
+    /// Where an entry with this id, or this beginning of one, is. A whole id counts before a beginning; of two places
+    /// of one entry the first in a reader's order counts.
     fn find(&mut self, id: &str) -> Result<(Shelf, Document), ChangeError> {
-        let mut found = Vec::new();
+        let (mut whole, mut beginnings) = (BTreeMap::new(), BTreeMap::new());
         for shelf in Shelf::ALL {
             for queue in [Queue::Session, Queue::Delivery] {
-                for document in self.read(shelf, queue).documents {
-                    let whole = document.entry().id == id;
-                    let begins =
-                        id.len() >= PREFIX_CHARS_MIN && document.entry().id.starts_with(id);
-                    if whole || begins {
-                        found.push((shelf, document));
+                for own in self.ids(shelf, queue) {
+                    let found = match () {
+                        () if own == id => &mut whole,
+                        () if begins(&own, id) => &mut beginnings,
+                        () => continue,
+                    };
+                    if found.contains_key(&(queue, own.clone())) {
+                        continue;
+                    }
+                    if let Some(document) = self.get(shelf, queue, &own) {
+                        found.insert((queue, own), (shelf, document));
                     }
                 }
             }
         }
+        let mut found = if whole.is_empty() { beginnings } else { whole };
         if found.len() > 1 {
             return Err(ChangeError::Ambiguous { id: id.to_owned(), count: found.len() });
         }
-        found.pop().ok_or_else(|| ChangeError::NotFound { id: id.to_owned() })
+        let found = found.pop_first().map(|(_, found)| found);
+        found.ok_or_else(|| ChangeError::NotFound { id: id.to_owned() })
     }
 }
 
-/// Reads one file as an entry: `None` where it has gone meanwhile, or what is wrong with it and whether it is
-/// another user's.
+/// Whether `beginning` may stand for the id.
+#[must_use]
+pub fn begins(id: &str, beginning: &str) -> bool {
+    id == beginning || (beginning.len() >= PREFIX_CHARS_MIN && id.starts_with(beginning))
+}
+
+/// What is wrong with a file.
+struct NoEntry {
+    what: String,
+    /// Whether the gateway may know what to do with it, or the problem may pass.
+    stays: bool,
+}
+
+/// Reads one file as an entry: `None` where it has gone meanwhile, or what is wrong with it.
 fn parse(
     directory: &Directory,
     queue: Queue,
     name: &str,
     id: &str,
-) -> Result<Option<Document>, (String, bool)> {
+) -> Result<Option<Document>, NoEntry> {
     let bytes = match directory.read(name, ENTRY_BYTES_MAX) {
         Ok(bytes) => bytes,
+        // Names come with a mark in place of what is no UTF-8.
+        Err(ReadProblem::Missing) if name.contains(char::REPLACEMENT_CHARACTER) => {
+            return Err(NoEntry { what: "its name is not UTF-8".to_owned(), stays: true });
+        }
         Err(ReadProblem::Missing) => return Ok(None),
-        Err(problem) => return Err((problem.to_string(), false)),
+        Err(problem) => {
+            let stays = match problem {
+                ReadProblem::TooLarge { .. } | ReadProblem::Io(_) => true,
+                ReadProblem::NotRegular | ReadProblem::Missing => false,
+            };
+            return Err(NoEntry { what: problem.to_string(), stays });
+        }
     };
-    Document::parse(queue, &format!("{id}.json"), &bytes)
-        .map(Some)
-        .map_err(|malformed| (malformed.to_string(), false))
+    Document::parse(queue, &format!("{id}.json"), &bytes).map(Some).map_err(|malformed| NoEntry {
+        stays: matches!(malformed, Malformed::Kind | Malformed::TooLarge { .. }),
+        what: malformed.to_string(),
+    })
 }
 
 /// Why an entry was not changed.
@@ -386,16 +503,25 @@ pub fn retry_entry(layout: &Layout, id: &str, now: Stamp) -> Result<Changed, Cha
             return Err(ChangeError::Refused(why.to_owned()));
         }
         Shelf::Kept => {
-            let why = "it is kept back until its session's user has spoken; `tideover sessions release KEY` lifts \
-                the hold";
+            let why = match document.entry().work {
+                Work::Turn | Work::Event => {
+                    "it is kept back until its session's user has spoken; `tideover sessions release KEY` lifts the \
+                    hold"
+                }
+                Work::Message | Work::RichMessage => {
+                    "it is kept back until a notice to the same person is sent; see `tideover outbox list`"
+                }
+            };
             return Err(ChangeError::Refused(why.to_owned()));
         }
         Shelf::Queue | Shelf::Failed | Shelf::Dropped | Shelf::Quarantine => {}
     }
     document.reset(now);
-    shelves.rewrite(from, queue, &[&document])?;
-    if from != Shelf::Queue {
-        shelves.relocate(from, Shelf::Queue, queue, std::slice::from_ref(&id))?;
+    let there = shelves.rewrite_one(from, &document)?
+        && (from == Shelf::Queue
+            || shelves.relocate(from, Shelf::Queue, queue, std::slice::from_ref(&id))? > 0);
+    if !there {
+        return Err(ChangeError::NotFound { id });
     }
     Ok(Changed { queue, id, from, to: Shelf::Queue })
 }
@@ -412,8 +538,10 @@ pub fn drop_entry(layout: &Layout, id: &str) -> Result<Changed, ChangeError> {
     if from == Shelf::Claimed || document.entry().mark.hand == Hand::Sending {
         return Err(in_hand());
     }
-    if from != Shelf::Dropped {
-        shelves.relocate(from, Shelf::Dropped, queue, std::slice::from_ref(&id))?;
+    if from != Shelf::Dropped
+        && shelves.relocate(from, Shelf::Dropped, queue, std::slice::from_ref(&id))? == 0
+    {
+        return Err(ChangeError::NotFound { id });
     }
     Ok(Changed { queue, id, from, to: Shelf::Dropped })
 }

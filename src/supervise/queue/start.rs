@@ -70,6 +70,7 @@ pub(in super::super) struct Pass {
 pub(in super::super) fn before_start(layout: &Layout, facts: &Facts<'_>) -> Pass {
     let begun = Instant::now();
     let mut pass = Passing::new(layout, facts);
+    pass.shelves.sweep();
     for queue in [Queue::Delivery, Queue::Session] {
         pass.finish_claimed(queue);
         pass.bring_back_kept(queue);
@@ -113,6 +114,7 @@ struct Steps {
     due: Vec<Document>,
     settle: Vec<String>,
     keep: Vec<String>,
+    copies: Vec<String>,
 }
 
 impl<'a> Passing<'a> {
@@ -147,22 +149,42 @@ impl<'a> Passing<'a> {
         }
     }
 
-    /// What was kept back is judged anew with the rest. Returns how many entries that were.
+    /// What was kept back is judged anew with the rest; what is to be kept on stays out of the gateway's sight. Returns
+    /// how many entries came back.
     fn bring_back_kept(&mut self, queue: Queue) -> usize {
-        let kept = self.shelves.read(Shelf::Kept, queue).documents;
-        let ids: Vec<String> = kept.iter().map(|document| document.entry().id.clone()).collect();
+        let mut ids = Vec::new();
+        for document in self.shelves.read(Shelf::Kept, queue).documents {
+            let step = self.step_of(&document);
+            if let AtStart::Keep(_) = step {
+                self.pass.found += 1;
+                self.pass.kept += 1;
+                self.pass.said.push((document.entry().clone(), step));
+            } else {
+                ids.push(document.entry().id.clone());
+            }
+        }
         let moved = self.shelves.relocate(Shelf::Kept, Shelf::Queue, queue, &ids);
         let count = *moved.as_ref().unwrap_or(&0);
         self.note(moved.map(|_| ()));
         count
     }
 
+    fn step_of(&mut self, document: &Document) -> AtStart {
+        let entry = document.entry();
+        let facts = StartFacts {
+            now: self.facts.now,
+            held: entry.session_key.as_deref().is_some_and(self.facts.held),
+            notice_open: entry.route.as_ref().is_some_and(self.facts.notice_open),
+            evidence: self.evidence(document),
+            ours: entry.key.as_deref().is_some_and(self.facts.ours),
+        };
+        at_start(entry, &facts)
+    }
+
     fn judge(&mut self, queue: Queue) {
         let mut content = self.shelves.read(Shelf::Queue, queue);
         self.pass.found += content.documents.len();
-        for finding in &mut content.findings {
-            self.shelves.quarantine(finding);
-        }
+        self.shelves.quarantine(queue, &mut content.findings);
         self.pass.findings.append(&mut content.findings);
         let mut documents = content.documents.into_iter();
         loop {
@@ -184,15 +206,7 @@ impl<'a> Passing<'a> {
 
     fn judge_one(&mut self, mut document: Document, steps: &mut Steps) {
         let entry = document.entry().clone();
-        let notice_open = entry.route.as_ref().is_some_and(self.facts.notice_open);
-        let facts = StartFacts {
-            now: self.facts.now,
-            held: entry.session_key.as_deref().is_some_and(self.facts.held),
-            notice_open,
-            evidence: self.evidence(&document),
-            ours: entry.key.as_deref().is_some_and(self.facts.ours),
-        };
-        let step = at_start(&entry, &facts);
+        let step = self.step_of(&document);
         match step {
             AtStart::Leave(_) => self.pass.left += 1,
             AtStart::MakeDue { doubt } => {
@@ -216,8 +230,7 @@ impl<'a> Passing<'a> {
                 self.pass
                     .answered
                     .extend(entry.key.clone().filter(|_| told.answered == Some(true)));
-                let removed = self.shelves.remove(Shelf::Queue, entry.queue, &entry.id);
-                self.note(removed);
+                steps.copies.push(entry.id.clone());
             }
         }
         match step {
@@ -242,6 +255,8 @@ impl<'a> Passing<'a> {
         self.note(settled.map(|_| ()));
         let kept = self.shelves.relocate(Shelf::Queue, Shelf::Kept, queue, &steps.keep);
         self.note(kept.map(|_| ()));
+        let removed = self.shelves.remove(Shelf::Queue, queue, &steps.copies);
+        self.note(removed);
         let due: Vec<&Document> = steps.due.iter().collect();
         let due = self.shelves.rewrite(Shelf::Queue, queue, &due);
         self.note(due);

@@ -69,6 +69,14 @@ impl Transcripts {
     pub fn evidence(&mut self, document: &Document, claimed_since: Option<Stamp>) -> Evidence {
         let entry = document.entry();
         let Some(session_key) = entry.session_key.as_deref() else { return Evidence::None };
+        // What leaves no name in a transcript is not looked for: reading one takes long.
+        let named = match (entry.queue, entry.work) {
+            (Queue::Session, work) => work == Work::Turn,
+            (Queue::Delivery, _) => entry.key.is_some() || entry.mark.key.is_some(),
+        };
+        if !named {
+            return Evidence::None;
+        }
         let Some(facts) = self.facts(session_key) else { return Evidence::None };
         match (entry.queue, entry.work) {
             (Queue::Session, Work::Turn) => {
