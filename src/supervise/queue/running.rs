@@ -1,6 +1,6 @@
 //! The queue while the gateway runs: when it is looked at, what each look leads to, one entry of each queue at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tokio::task::spawn_local;
 
@@ -60,6 +60,8 @@ pub(in super::super) struct QueueState {
     looking: bool,
     /// The entry of each queue that is being tried.
     in_hand: BTreeMap<Queue, String>,
+    /// Entries that are being settled or put back: a look that began before must not do it once more.
+    stepping: BTreeSet<(Queue, String)>,
     /// Whether there was something to do at the last look.
     ready: bool,
     /// Entries that wait, and those that have waited long, at the last look.
@@ -144,8 +146,11 @@ impl Engine {
     /// The gateway serves: where its queue is shows now, and its own pass begins.
     pub(in super::super) fn queue_started(&mut self) {
         let retry = self.settings.queue.retry && self.queue.kind != Kind::Off;
-        let (given_up, since) = (std::mem::take(&mut self.queue.given_up), clock::now());
-        self.queue = QueueState { given_up, ..QueueState::new(retry, self.layout.state_dir()) };
+        let since = clock::now();
+        let given_up = std::mem::take(&mut self.queue.given_up);
+        let stepping = std::mem::take(&mut self.queue.stepping);
+        let fresh = QueueState::new(retry, self.layout.state_dir());
+        self.queue = QueueState { given_up, stepping, ..fresh };
         self.queue.since = Some(since);
         self.queue.ready = self.queue.in_files();
         self.queue.look_by(since.plus_ms(LOOK_AFTER_MS));
@@ -189,7 +194,8 @@ impl Engine {
         self.queue.ready = false;
         let mut steps = 0;
         for seen in &seen {
-            if self.queue.is_in_hand(&seen.entry.id) {
+            let stepping = self.queue.stepping.contains(&(seen.entry.queue, seen.entry.id.clone()));
+            if stepping || self.queue.is_in_hand(&seen.entry.id) {
                 continue;
             }
             if steps >= STEPS_MAX {
@@ -214,6 +220,7 @@ impl Engine {
                 return false;
             }
             let then = after_crash(&seen.entry, seen.evidence, copy);
+            self.queue.stepping.insert((queue, id.clone()));
             self.spawn_step(resolve(self.layout.clone(), queue, id, then));
             return true;
         }
@@ -228,6 +235,7 @@ impl Engine {
             }
             Running::Leave(_) => {}
             Running::Settle => {
+                self.queue.stepping.insert((queue, id.clone()));
                 self.spawn_step(settle(self.layout.clone(), seen.shelf, queue, id));
                 return true;
             }
@@ -287,6 +295,7 @@ impl Engine {
         if self.queue.in_hand.get(&delivered.queue) == Some(&delivered.id) {
             self.queue.in_hand.remove(&delivered.queue);
         }
+        self.queue.stepping.remove(&(delivered.queue, delivered.id.clone()));
         if let Some(problem) = &delivered.problem {
             self.degrade("queue", problem.clone());
             self.queue.look_by(clock::now().plus_ms(LOOK_AGAIN_MS));
@@ -306,7 +315,8 @@ impl Engine {
     fn note_stuck(&mut self, seen: &[Seen], now: Stamp) {
         let old = |seen: &&Seen| seen.entry.age_ms(now) > STUCK_MS;
         let stuck: Vec<&Entry> = seen.iter().filter(old).map(|seen| &seen.entry).collect();
-        for entry in stuck.iter().filter(|entry| !self.queue.stuck.contains(&entry.id)).take(20) {
+        let known: HashSet<&str> = self.queue.stuck.iter().map(String::as_str).collect();
+        for entry in stuck.iter().filter(|entry| !known.contains(entry.id.as_str())).take(20) {
             say_stuck(
                 &entry.id,
                 entry.session_key.as_deref(),
