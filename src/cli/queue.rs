@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 use crate::control::client::ClientError;
 use crate::control::protocol::{ErrorCode, NativeEntry};
 use crate::core::checkpoint::Checkpoint;
+use crate::core::limits::{IDENTIFIER_BYTES_MAX, SESSION_KEY_BYTES_MAX};
 use crate::gateway::queue_files::kept_in_files;
 use crate::store::checkpoints::scan;
 use crate::store::records::{read_outbox, to_bytes};
 use crate::store::{Directory, Place};
-use crate::supervise::queue::{ChangeError, Surroundings, drop_entry, list_offline, retry_entry};
+use crate::supervise::queue::{
+    ChangeError, Surroundings, begins, drop_entry, list_offline, retry_entry,
+};
 
 use super::args::{Global, Outbox, OutboxVerb, QueueCommand, QueueVerb};
 use super::context::{Context, environment, now};
@@ -28,7 +31,7 @@ pub(super) fn run(global: &Global, queue: &QueueCommand) -> Result<(), Failure> 
     let context = Context::of(global)?;
     match queue.verb.as_ref().unwrap_or(&QueueVerb::List) {
         QueueVerb::List => {
-            let listing = listing(&context)?;
+            let listing = listing(&context, None)?;
             if global.json {
                 print_json(&listing)
             } else {
@@ -36,22 +39,28 @@ pub(super) fn run(global: &Global, queue: &QueueCommand) -> Result<(), Failure> 
             }
             Ok(())
         }
-        QueueVerb::Show { id } => show(global, &listing(&context)?, id),
+        QueueVerb::Show { id } | QueueVerb::Retry { id } | QueueVerb::Drop { id }
+            if id.len() > IDENTIFIER_BYTES_MAX =>
+        {
+            Err(not_found(id))
+        }
+        QueueVerb::Show { id } => show(global, &listing(&context, Some(id))?, id),
         QueueVerb::Retry { id } => change(global, &context, id, "queue_retry"),
         QueueVerb::Drop { id } => change(global, &context, id, "queue_drop"),
     }
 }
 
-fn listing(context: &Context) -> Result<Value, Failure> {
-    match context.ask(&json!({ "type": "queue" })) {
+/// The list, or what of it has an id that begins like `only`.
+fn listing(context: &Context, only: Option<&str>) -> Result<Value, Failure> {
+    match context.ask(&json!({ "type": "queue", "entry": only })) {
         Ok(answer) => Ok(answer),
-        Err(ClientError::NotRunning { .. }) => Ok(offline(context)?),
+        Err(ClientError::NotRunning { .. }) => Ok(offline(context, only)?),
         Err(error) => Err(from_client(error)),
     }
 }
 
 /// The list as the disk tells it.
-fn offline(context: &Context) -> Result<Value, Failure> {
+fn offline(context: &Context, only: Option<&str>) -> Result<Value, Failure> {
     let layout = &context.layout;
     let records = Directory::open(&layout.directory(Place::Checkpoints))
         .ok()
@@ -75,6 +84,7 @@ fn offline(context: &Context) -> Result<Value, Failure> {
             look(context, settings.gateway.command.as_deref())
         },
         given_up: Vec::new(),
+        only: only.map(str::to_owned),
     };
     let listing = list_offline(layout, around);
     let mut document = serde_json::to_value(&listing)?;
@@ -161,16 +171,19 @@ fn table(listing: &Value) -> String {
 }
 
 fn show(global: &Global, listing: &Value, id: &str) -> Result<(), Failure> {
-    let of_id = |entry: &&Value| {
-        entry["id"].as_str().is_some_and(|own| own == id || (id.len() >= 4 && own.starts_with(id)))
+    let named = |is: &dyn Fn(&str) -> bool| -> Vec<&Value> {
+        let entries = listing["entries"].as_array().into_iter().flatten();
+        entries.filter(|entry| entry["id"].as_str().is_some_and(is)).collect()
     };
-    let found: Vec<&Value> =
-        listing["entries"].as_array().into_iter().flatten().filter(of_id).collect();
+    // A whole id counts before a beginning; of two places of one entry the first counts.
+    let mut found = named(&|own| own == id);
+    if found.is_empty() {
+        found = named(&|own| begins(own, id));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|entry| seen.insert((entry["id"].as_str(), entry["queue"].as_str())));
     match found.as_slice() {
-        [] => Err(Failure::text(
-            exit_code::NOT_FOUND,
-            format!("no queued entry {:?}; `tideover queue list` prints the ids", plain(id, 120)),
-        )),
+        [] => Err(not_found(id)),
         [entry] => {
             if global.json {
                 print_json(&json!({ "schema": "tideover.queue-entry/1", "entry": entry }));
@@ -193,9 +206,19 @@ fn show(global: &Global, listing: &Value, id: &str) -> Result<(), Failure> {
     }
 }
 
+fn not_found(id: &str) -> Failure {
+    Failure::text(
+        exit_code::NOT_FOUND,
+        format!("no queued entry {:?}; `tideover queue list` prints the ids", plain(id, 120)),
+    )
+}
+
 fn change(global: &Global, context: &Context, id: &str, kind: &str) -> Result<(), Failure> {
     let changed = match context.ask(&json!({ "type": kind, "entry": id })) {
         Ok(answer) => answer,
+        Err(ClientError::NotRunning { .. }) if !context.layout.state_dir().exists() => {
+            return Err(not_found(id));
+        }
         Err(ClientError::NotRunning { .. }) => {
             let _lease = context.lease()?;
             let changed = if kind == "queue_drop" {
@@ -207,6 +230,10 @@ fn change(global: &Global, context: &Context, id: &str, kind: &str) -> Result<()
         }
         Err(ClientError::Answer { code: Some(ErrorCode::NotFound), message }) => {
             return Err(Failure::text(exit_code::NOT_FOUND, message));
+        }
+        // The beginning of several ids.
+        Err(ClientError::Answer { code: Some(ErrorCode::BadField), message }) => {
+            return Err(Failure::text(exit_code::USAGE, message));
         }
         Err(error) => return Err(from_client(error)),
     };
@@ -276,6 +303,14 @@ fn list_notices(global: &Global, context: &Context) -> Result<(), Failure> {
 }
 
 fn retry_notices(global: &Global, context: &Context, key: Option<&str>) -> Result<(), Failure> {
+    let no_notice = |key: &str| {
+        let why = "no failed notice";
+        let next = "`tideover outbox list` prints them";
+        Failure::text(exit_code::NOT_FOUND, format!("{why} {:?}; {next}", plain(key, 120)))
+    };
+    if let Some(key) = key.filter(|key| key.len() > SESSION_KEY_BYTES_MAX) {
+        return Err(no_notice(key));
+    }
     let retried = match context.ask(&json!({ "type": "outbox_retry", "key": key })) {
         Ok(answer) => answer["retried"].clone(),
         Err(ClientError::NotRunning { .. }) => json!(retry_on_disk(context, key)?),
@@ -283,10 +318,7 @@ fn retry_notices(global: &Global, context: &Context, key: Option<&str>) -> Resul
     };
     let count = retried.as_array().map_or(0, Vec::len);
     if let Some(key) = key.filter(|_| count == 0) {
-        return Err(Failure::text(
-            exit_code::NOT_FOUND,
-            format!("no failed notice {:?}; `tideover outbox list` prints them", plain(key, 120)),
-        ));
+        return Err(no_notice(key));
     }
     if global.json {
         print_json(&json!({ "schema": "tideover.outbox-retry/1", "retried": retried }));
@@ -297,10 +329,10 @@ fn retry_notices(global: &Global, context: &Context, key: Option<&str>) -> Resul
 }
 
 fn retry_on_disk(context: &Context, key: Option<&str>) -> Result<Vec<String>, Failure> {
-    let _lease = context.lease()?;
     let Ok(directory) = Directory::open(&context.layout.directory(Place::Outbox)) else {
         return Ok(Vec::new());
     };
+    let _lease = context.lease()?;
     let mut retried = Vec::new();
     for mut entry in read_outbox(&directory).0 {
         if key.is_none_or(|key| entry.key == key) && entry.ask_again(now()) {

@@ -140,7 +140,11 @@ pub enum Request {
     /// Shell: make every open checkpoint durable now.
     Flush {},
     /// Shell: what waits to be delivered.
-    Queue {},
+    Queue {
+        /// Only what has this id, or one that begins like it; everything if it is missing.
+        #[serde(default)]
+        entry: Option<String>,
+    },
     /// Shell: try an entry of the queue now.
     QueueRetry {
         /// The entry's id; `id` is that of the request.
@@ -564,8 +568,7 @@ fn check(request: &Request) -> Checked {
         | Request::GatewayStop { .. }
         | Request::Status {}
         | Request::Sessions {}
-        | Request::Flush {}
-        | Request::Queue {} => Ok(()),
+        | Request::Flush {} => Ok(()),
         Request::RecoveryTurn { session: of } | Request::SessionEnd { session: of, .. } => {
             session(of)
         }
@@ -604,6 +607,7 @@ fn check(request: &Request) -> Checked {
         Request::Release { key } | Request::Forget { key } => {
             within("key", key, SESSION_KEY_BYTES_MAX)
         }
+        Request::Queue { entry } => all_within(&[("entry", entry, IDENTIFIER_BYTES_MAX)]),
         Request::QueueRetry { entry } | Request::QueueDrop { entry } => id("entry", entry),
         Request::OutboxRetry { key } => all_within(&[("key", key, SESSION_KEY_BYTES_MAX)]),
     }
@@ -717,7 +721,7 @@ mod tests {
     #[test]
     fn a_shell_asks_for_one_entry_or_all() {
         let long = "x".repeat(SESSION_KEY_BYTES_MAX + 1);
-        assert_eq!(asked(&json!({ "type": "queue" })), Ok(Request::Queue {}));
+        assert_eq!(asked(&json!({ "type": "queue" })), Ok(Request::Queue { entry: None }));
         assert_eq!(
             asked(&json!({ "type": "queue_retry", "id": "1", "entry": "e-1" })),
             Ok(Request::QueueRetry { entry: "e-1".to_owned() })

@@ -218,7 +218,7 @@ impl Engine {
             | Request::Release { .. }
             | Request::Forget { .. }
             | Request::Flush {}
-            | Request::Queue {}
+            | Request::Queue { .. }
             | Request::QueueRetry { .. }
             | Request::QueueDrop { .. }
             | Request::OutboxRetry { .. } => {
@@ -436,7 +436,7 @@ impl Engine {
                 let open = acks.len();
                 reply_when_all(peer, id, acks, json!({ "flushed": open }))
             }
-            Request::Queue {} => self.list_queue(peer, id),
+            Request::Queue { entry } => self.list_queue(peer, id, entry.clone()),
             Request::QueueRetry { entry } => self.retry_queued(peer, id, entry),
             Request::QueueDrop { entry } => self.drop_queued(peer, id, entry),
             Request::OutboxRetry { key } => {

@@ -16,8 +16,13 @@ use super::shelves::{ChangeError, Changed, drop_entry, retry_entry};
 
 impl Engine {
     /// The list of what waits; read off the loop.
-    pub(in super::super) fn list_queue(&self, peer: &Peer, id: Option<&str>) -> Response {
-        let (layout, around) = (self.layout.clone(), self.surroundings());
+    pub(in super::super) fn list_queue(
+        &self,
+        peer: &Peer,
+        id: Option<&str>,
+        only: Option<String>,
+    ) -> Response {
+        let (layout, around) = (self.layout.clone(), Surroundings { only, ..self.surroundings() });
         self.answer_later(peer, id, move || {
             let mut document = serde_json::to_value(list(&layout, &around)).unwrap_or_default();
             document["schema"] = json!("tideover.queue/1");
@@ -40,6 +45,7 @@ impl Engine {
             outbox: self.outbox.clone(),
             native: Some(self.queue.native.clone()),
             given_up: self.queue.given_up.clone(),
+            only: None,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::store::{Directory, Place};
 
 use super::given_up::GivenUp;
 use super::running::notice_open;
-use super::shelves::{Finding, Shelf, Shelves};
+use super::shelves::{Finding, Shelf, Shelves, begins};
 use super::start::evidence_of;
 
 /// Most entries listed; the rest is counted.
@@ -76,6 +76,8 @@ pub struct Surroundings {
     pub native: Option<Vec<NativeEntry>>,
     /// What the gateway gave up.
     pub given_up: Vec<GivenUp>,
+    /// Only entries with this id, or one that begins like it, are asked for.
+    pub only: Option<String>,
 }
 
 /// The list.
@@ -109,11 +111,13 @@ pub fn list(layout: &Layout, around: &Surroundings) -> Listing {
     };
     let mut shelves = Shelves::new(layout);
     let mut transcripts = None;
+    let only = around.only.as_deref();
+    let asked = |document: &&Document| only.is_none_or(|only| begins(&document.entry().id, only));
     for shelf in Shelf::ALL {
         for queue in [Queue::Session, Queue::Delivery] {
             let content = shelves.read(shelf, queue);
             listing.findings.extend(content.findings);
-            for document in &content.documents {
+            for document in content.documents.iter().filter(asked) {
                 let view = view(shelf, document, layout, around, &mut transcripts);
                 push(&mut listing, view);
             }
@@ -124,9 +128,12 @@ pub fn list(layout: &Layout, around: &Surroundings) -> Listing {
         listing.findings.extend(aside);
     }
     for row in around.native.iter().flatten() {
+        if only.is_some_and(|only| !begins(&row.id, only)) {
+            continue;
+        }
         push(&mut listing, native(row, around.now));
     }
-    for given_up in &around.given_up {
+    for given_up in around.given_up.iter().filter(|_| only.is_none()) {
         push(&mut listing, gone(given_up));
     }
     listing

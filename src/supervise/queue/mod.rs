@@ -17,6 +17,6 @@ pub use given_up::GivenUp;
 pub use list::{Listing, Surroundings, View, list, list_offline};
 pub(super) use running::{Delivered, Look, QueueState, notice_open, same_address, say_pass};
 pub use shelves::{ChangeError, Changed, drop_entry, retry_entry};
-pub use shelves::{Finding, Shelf};
+pub use shelves::{Finding, Shelf, begins};
 pub use start::hand_back;
 pub(super) use start::{Facts, before_start};
