@@ -17,7 +17,7 @@ use crate::gateway::queue_files::kept_in_files;
 use crate::telemetry::events;
 
 use super::super::clock;
-use super::super::engine::{Engine, Internal};
+use super::super::engine::{Engine, Internal, Phase};
 use super::super::said::name_of;
 use super::super::tries::bare_address;
 use super::deliver::{deliver, look, resolve, settle};
@@ -159,6 +159,8 @@ impl Engine {
     /// Something happened that may have left or freed an entry.
     pub(in super::super) fn queue_soon(&mut self) {
         if self.queue.in_files() && self.queue.since.is_some() {
+            // Nothing is handed off before that look.
+            self.queue.ready |= self.phase != Phase::HandedOff;
             self.queue.look_by(clock::now().plus_ms(LOOK_AFTER_MS));
         }
     }
@@ -226,12 +228,13 @@ impl Engine {
         }
         match while_running(&seen.entry, &self.run_facts(seen, now, busy)) {
             Running::Wait(until, why) => {
+                self.queue.look_by(until);
+                self.queue.ready |= why == Why::BehindNotice;
                 let since = self.queue.since.unwrap_or(now);
                 if why == Why::InHand && now.since_ms(since) < OWN_PASS_MS {
                     self.queue.ready = true;
                     self.queue.look_by(now.plus_ms(LOOK_AT_PASS_MS));
                 }
-                self.queue.look_by(until);
             }
             Running::Leave(_) => {}
             Running::Settle => {
