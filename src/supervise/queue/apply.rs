@@ -7,7 +7,8 @@ use crate::gateway::queue_files::Document;
 use crate::store::StoreError;
 
 use super::copies;
-use super::shelves::{Shelf, Shelves};
+use super::shelf::Shelf;
+use super::shelves::Shelves;
 
 /// Takes an entry in hand: out of the gateway's sight first, then marked with the key of the try.
 ///

@@ -11,8 +11,8 @@ use crate::store::Layout;
 use super::super::clock;
 use super::super::engine::{Engine, Internal};
 use super::super::reports::Response;
+use super::change::{ChangeError, Changed, drop_entry, retry_entry};
 use super::list::{Surroundings, list};
-use super::shelves::{ChangeError, Changed, drop_entry, retry_entry};
 
 impl Engine {
     /// The list of what waits; read off the loop.

@@ -7,7 +7,8 @@ use crate::core::queue::{Copy, Queue};
 use crate::gateway::queue_files::Document;
 use crate::store::{Layout, StoreError};
 
-use super::shelves::{Shelf, Shelves};
+use super::shelf::Shelf;
+use super::shelves::Shelves;
 
 /// What a copy tells of the try that left it.
 pub(super) fn told_by(document: &Document) -> Copy {

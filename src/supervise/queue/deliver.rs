@@ -14,7 +14,8 @@ use super::super::clock;
 use super::super::engine::GatewayLink;
 use super::super::notices::options;
 use super::running::Delivered;
-use super::shelves::{Shelf, Shelves};
+use super::shelf::Shelf;
+use super::shelves::Shelves;
 use super::start::evidence_of;
 use super::{apply, copies};
 

@@ -16,9 +16,11 @@ use crate::store::Layout;
 use crate::store::records::read_given_up;
 use crate::store::{Directory, Place};
 
+use super::change::begins;
 use super::given_up::GivenUp;
 use super::running::notice_open;
-use super::shelves::{Finding, Shelf, Shelves, begins};
+use super::shelf::Shelf;
+use super::shelves::{Finding, Shelves};
 use super::start::evidence_of;
 
 /// Most entries listed; the rest is counted.

@@ -5,18 +5,23 @@
 
 mod apply;
 mod asked;
+mod change;
 pub(super) mod copies;
 mod deliver;
 mod given_up;
 mod list;
 mod running;
+mod says;
+mod shelf;
 mod shelves;
 mod start;
 
+pub use change::{ChangeError, Changed, begins, drop_entry, retry_entry};
 pub use given_up::GivenUp;
 pub use list::{Listing, Surroundings, View, list, list_offline};
-pub(super) use running::{Delivered, Look, QueueState, notice_open, same_address, say_pass};
-pub use shelves::{ChangeError, Changed, drop_entry, retry_entry};
-pub use shelves::{Finding, Shelf, begins};
+pub(super) use running::{Delivered, Look, QueueState, notice_open, same_address};
+pub(super) use says::say_pass;
+pub use shelf::Shelf;
+pub use shelves::Finding;
 pub use start::hand_back;
 pub(super) use start::{Facts, before_start};

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio::task::spawn_local;
 
 use crate::control::protocol::NativeEntry;
-use crate::core::canonical::session_hash;
 use crate::core::checkpoint::{Checkpoint, Route};
 use crate::core::outbox;
 use crate::core::queue::{
-    AfterTry, AtStart, Copy, Entry, Evidence, Queue, RunFacts, Running, STUCK_MS, Why, after_crash,
+    AfterTry, Copy, Entry, Evidence, Queue, RunFacts, Running, STUCK_MS, Why, after_crash,
     while_running,
 };
 use crate::core::stamp::Stamp;
@@ -22,8 +21,8 @@ use super::super::said::name_of;
 use super::super::tries::bare_address;
 use super::deliver::{deliver, look, resolve, settle};
 use super::given_up::GivenUp;
-use super::shelves::Shelf;
-use super::start::Pass;
+use super::says::{say_step, say_stuck};
+use super::shelf::Shelf;
 
 /// How long after something happened the queue is looked at, in milliseconds: what happened is then on disk.
 const LOOK_AFTER_MS: i64 = 1_500;
@@ -34,8 +33,6 @@ const OWN_PASS_MS: i64 = 60_000;
 const LOOK_AT_PASS_MS: i64 = 3_000;
 /// Pause before an entry is looked at again that the gateway still tries, in milliseconds.
 const LOOK_AGAIN_MS: i64 = 30_000;
-/// Most entries that one pass names in the log.
-const SAID_MAX: usize = 50;
 /// Entries that are settled or resolved in one look; the next look goes on.
 const STEPS_MAX: usize = 200;
 
@@ -361,89 +358,4 @@ pub(in super::super) fn notice_open<'a>(
 pub(in super::super) fn same_address(one: &Route, other: &Route) -> bool {
     let bare = |route: &Route| bare_address(&route.channel, &route.to).to_owned();
     one.channel == other.channel && bare(one) == bare(other)
-}
-
-fn say_stuck(id: &str, session: Option<&str>, age_ms: i64, tries: u32) {
-    tracing::warn!(
-        event = events::QUEUE_STUCK.name,
-        entry = id,
-        session_hash = session.map(session_hash),
-        age_s = age_ms / 1_000,
-        tries,
-        "a queued entry has waited long; see `tideover queue list`"
-    );
-}
-
-/// Says what became of an entry.
-fn say_step(entry: &Entry, then: &AfterTry) {
-    let (id, queue, tries) = (entry.id.as_str(), name_of(&entry.queue), entry.retry_count);
-    let session_hash = entry.session_key.as_deref().map(session_hash);
-    match then {
-        AfterTry::Settle => tracing::info!(
-            event = events::QUEUE_SETTLED.name,
-            entry = id,
-            queue,
-            session_hash,
-            "a queued entry is settled"
-        ),
-        AfterTry::GiveUp { .. } => tracing::error!(
-            event = events::QUEUE_GIVEN_UP.name,
-            entry = id,
-            queue,
-            session_hash,
-            tries,
-            "a queued entry is given up; `tideover queue retry` tries it again"
-        ),
-        AfterTry::Retry { .. } | AfterTry::AskAgain | AfterTry::PutBack => tracing::warn!(
-            event = events::QUEUE_RETRIED.name,
-            entry = id,
-            tries,
-            "a queued entry was tried and waits for its next try"
-        ),
-    }
-}
-
-/// Says what the pass before the start did.
-pub(in super::super) fn say_pass(pass: &Pass) {
-    for finding in pass.findings.iter().take(SAID_MAX) {
-        tracing::warn!(
-            event = events::QUEUE_QUARANTINED.name,
-            queue = name_of(&finding.queue),
-            file = finding.name,
-            quarantined = finding.quarantined,
-            "a file in the gateway's queue is no entry: {}",
-            finding.what
-        );
-    }
-    for (entry, step) in pass.said.iter().take(SAID_MAX) {
-        match step {
-            AtStart::Settle => say_step(entry, &AfterTry::Settle),
-            AtStart::Keep(why) | AtStart::Leave(why) => say_kept(entry, *why),
-            AtStart::MakeDue { .. } | AtStart::RemoveCopy => {}
-        }
-    }
-    tracing::info!(
-        event = events::QUEUE_PASS.name,
-        found = pass.found,
-        due = pass.due,
-        settled = pass.settled,
-        kept = pass.kept,
-        resumed = pass.resumed,
-        copies = pass.copies,
-        left = pass.left,
-        took_ms = pass.took_ms,
-        "the gateway's queue was looked over before its start"
-    );
-}
-
-/// Says that an entry waits, and for what.
-fn say_kept(entry: &Entry, why: Why) {
-    tracing::info!(
-        event = events::QUEUE_KEPT.name,
-        entry = entry.id,
-        queue = name_of(&entry.queue),
-        session_hash = entry.session_key.as_deref().map(session_hash),
-        why = name_of(&why),
-        "a queued entry is kept back"
-    );
 }

@@ -1,98 +1,20 @@
 //! Where an entry can be, and how it gets from one place to another.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 
 use serde::Serialize;
-use thiserror::Error;
 
-use crate::core::queue::{Copy, Hand, Queue, Work};
-use crate::core::stamp::Stamp;
-use crate::gateway::queue_files::{
-    Document, ENTRY_BYTES_MAX, FAILED_DIRECTORY, Malformed, directory_name, kept_in_files,
-};
+use crate::core::queue::{Copy, Queue};
+use crate::gateway::queue_files::{Document, ENTRY_BYTES_MAX, Malformed};
 use crate::store::directory::ReadProblem;
-use crate::store::{Directory, Layout, Place, StoreError};
+use crate::store::{Directory, Layout, StoreError};
+
+use super::shelf::Shelf;
 
 /// Most files of one shelf that are looked at.
 const FILES_MAX: usize = 20_000;
 /// Settled entries that are kept for a look; older ones go.
 const SETTLED_MAX: usize = 200;
-/// Shortest beginning of an id that is taken for it.
-const PREFIX_CHARS_MIN: usize = 4;
-
-/// A place for entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shelf {
-    /// The gateway's queue.
-    Queue,
-    /// Where the gateway keeps what it gave up.
-    Failed,
-    /// tideover has it in hand.
-    Claimed,
-    /// Kept back from the gateway.
-    Kept,
-    /// Found done.
-    Settled,
-    /// Taken out by a person.
-    Dropped,
-    /// No entry at all.
-    Quarantine,
-}
-
-impl Shelf {
-    /// Every shelf of entries, in the order in which a reader wants them.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Queue, Self::Claimed, Self::Kept, Self::Failed, Self::Dropped, Self::Settled];
-
-    /// Whether it holds one queue only, so that files keep the names that the gateway gave them.
-    fn is_of_one_queue(self) -> bool {
-        match self {
-            Self::Queue | Self::Failed | Self::Quarantine => true,
-            Self::Claimed | Self::Kept | Self::Settled | Self::Dropped => false,
-        }
-    }
-
-    fn path(self, layout: &Layout, queue: Queue) -> PathBuf {
-        let gateways = layout.state_dir().join(directory_name(queue));
-        match self {
-            Self::Queue => gateways,
-            Self::Failed => gateways.join(FAILED_DIRECTORY),
-            Self::Claimed => layout.directory(Place::QueueClaimed),
-            Self::Kept => layout.directory(Place::QueueKept),
-            Self::Settled => layout.directory(Place::QueueSettled),
-            Self::Dropped => layout.directory(Place::QueueDropped),
-            Self::Quarantine => {
-                layout.directory(Place::QueueQuarantine).join(directory_name(queue))
-            }
-        }
-    }
-
-    /// A file's name there; where both queues lie side by side it says which.
-    fn name(self, queue: Queue, id: &str) -> String {
-        if self.is_of_one_queue() {
-            format!("{id}.json")
-        } else {
-            format!("{}{id}.json", word(queue))
-        }
-    }
-
-    /// The id of a file there, if it is one of this queue.
-    fn id(self, queue: Queue, name: &str) -> Option<String> {
-        let id = name.strip_suffix(".json")?;
-        let id = if self.is_of_one_queue() { Some(id) } else { id.strip_prefix(word(queue)) };
-        id.map(str::to_owned)
-    }
-}
-
-/// A queue's name in front of the names of our files.
-fn word(queue: Queue) -> &'static str {
-    match queue {
-        Queue::Session => "session~",
-        Queue::Delivery => "delivery~",
-    }
-}
 
 /// A file in the gateway's queue that is no entry, or not ours to touch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -185,7 +107,7 @@ impl Shelves {
     }
 
     /// The ids on a shelf, by the files' names alone.
-    fn ids(&mut self, shelf: Shelf, queue: Queue) -> Vec<String> {
+    pub(super) fn ids(&mut self, shelf: Shelf, queue: Queue) -> Vec<String> {
         let directory = self.directory(shelf, queue, false).ok();
         let names = directory.and_then(|directory| directory.names().ok()).unwrap_or_default();
         names.iter().filter_map(|name| shelf.id(queue, name)).collect()
@@ -366,41 +288,6 @@ impl Shelves {
             let _ = self.remove(Shelf::Settled, queue, &old);
         }
     }
-
-    /// Where an entry with this id, or this beginning of one, is. A whole id counts before a beginning; of two places
-    /// of one entry the first in a reader's order counts.
-    fn find(&mut self, id: &str) -> Result<(Shelf, Document), ChangeError> {
-        let (mut whole, mut beginnings) = (BTreeMap::new(), BTreeMap::new());
-        for shelf in Shelf::ALL {
-            for queue in [Queue::Session, Queue::Delivery] {
-                for own in self.ids(shelf, queue) {
-                    let found = match () {
-                        () if own == id => &mut whole,
-                        () if begins(&own, id) => &mut beginnings,
-                        () => continue,
-                    };
-                    if found.contains_key(&(queue, own.clone())) {
-                        continue;
-                    }
-                    if let Some(document) = self.get(shelf, queue, &own) {
-                        found.insert((queue, own), (shelf, document));
-                    }
-                }
-            }
-        }
-        let mut found = if whole.is_empty() { beginnings } else { whole };
-        if found.len() > 1 {
-            return Err(ChangeError::Ambiguous { id: id.to_owned(), count: found.len() });
-        }
-        let found = found.pop_first().map(|(_, found)| found);
-        found.ok_or_else(|| ChangeError::NotFound { id: id.to_owned() })
-    }
-}
-
-/// Whether `beginning` may stand for the id.
-#[must_use]
-pub fn begins(id: &str, beginning: &str) -> bool {
-    id == beginning || (beginning.len() >= PREFIX_CHARS_MIN && id.starts_with(beginning))
 }
 
 /// What is wrong with a file.
@@ -436,116 +323,4 @@ fn parse(
         stays: matches!(malformed, Malformed::Kind | Malformed::TooLarge { .. }),
         what: malformed.to_string(),
     })
-}
-
-/// Why an entry was not changed.
-#[derive(Debug, Error)]
-pub enum ChangeError {
-    /// There is no such entry.
-    #[error("no queued entry {id:?}; `tideover queue list` prints the ids")]
-    NotFound {
-        /// What was asked for.
-        id: String,
-    },
-    /// The beginning of an id fits several.
-    #[error("{count} queued entries begin with {id:?}; give more of the id")]
-    Ambiguous {
-        /// What was asked for.
-        id: String,
-        /// How many.
-        count: usize,
-    },
-    /// It may not be changed now.
-    #[error("{0}")]
-    Refused(String),
-    /// A file operation failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What was done to an entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Changed {
-    /// Its queue.
-    pub queue: Queue,
-    /// Its id.
-    pub id: String,
-    /// Where it was.
-    pub from: Shelf,
-    /// Where it is now.
-    pub to: Shelf,
-}
-
-/// Where the gateway keeps its queue itself, nothing here is ours to change.
-fn refuse_native(layout: &Layout) -> Result<(), ChangeError> {
-    if kept_in_files(layout.state_dir()) {
-        return Ok(());
-    }
-    let why = "this gateway keeps its queue in its own database and offers no way to retry or drop one entry: it \
-        tries pending ones again by itself and at its next start (`openclaw gateway restart`); what it gave up \
-        can only be sent anew";
-    Err(ChangeError::Refused(why.to_owned()))
-}
-
-/// Makes an entry due at once, from wherever it is; counts its tries anew.
-///
-/// # Errors
-/// See [`ChangeError`].
-pub fn retry_entry(layout: &Layout, id: &str, now: Stamp) -> Result<Changed, ChangeError> {
-    refuse_native(layout)?;
-    let mut shelves = Shelves::new(layout);
-    let (from, mut document) = shelves.find(id)?;
-    let (queue, id) = (document.entry().queue, document.entry().id.clone());
-    match from {
-        Shelf::Claimed => return Err(in_hand()),
-        Shelf::Settled => {
-            let why = "what this entry asks for has happened already; retrying it would repeat it";
-            return Err(ChangeError::Refused(why.to_owned()));
-        }
-        Shelf::Kept => {
-            let why = match document.entry().work {
-                Work::Turn | Work::Event => {
-                    "it is kept back until its session's user has spoken; `tideover sessions release KEY` lifts the \
-                    hold"
-                }
-                Work::Message | Work::RichMessage => {
-                    "it is kept back until a notice to the same person is sent; see `tideover outbox list`"
-                }
-            };
-            return Err(ChangeError::Refused(why.to_owned()));
-        }
-        Shelf::Queue | Shelf::Failed | Shelf::Dropped | Shelf::Quarantine => {}
-    }
-    document.reset(now);
-    let there = shelves.rewrite_one(from, &document)?
-        && (from == Shelf::Queue
-            || shelves.relocate(from, Shelf::Queue, queue, std::slice::from_ref(&id))? > 0);
-    if !there {
-        return Err(ChangeError::NotFound { id });
-    }
-    Ok(Changed { queue, id, from, to: Shelf::Queue })
-}
-
-/// Takes an entry out of the queue; it is moved aside, never deleted.
-///
-/// # Errors
-/// See [`ChangeError`].
-pub fn drop_entry(layout: &Layout, id: &str) -> Result<Changed, ChangeError> {
-    refuse_native(layout)?;
-    let mut shelves = Shelves::new(layout);
-    let (from, document) = shelves.find(id)?;
-    let (queue, id) = (document.entry().queue, document.entry().id.clone());
-    if from == Shelf::Claimed || document.entry().mark.hand == Hand::Sending {
-        return Err(in_hand());
-    }
-    if from != Shelf::Dropped
-        && shelves.relocate(from, Shelf::Dropped, queue, std::slice::from_ref(&id))? == 0
-    {
-        return Err(ChangeError::NotFound { id });
-    }
-    Ok(Changed { queue, id, from, to: Shelf::Dropped })
-}
-
-fn in_hand() -> ChangeError {
-    ChangeError::Refused("it is being tried right now; see `tideover queue list`".to_owned())
 }

@@ -14,7 +14,8 @@ use crate::gateway::queue_files::Transcripts;
 use crate::gateway::queue_files::{Document, kept_in_files};
 use crate::store::Layout;
 
-use super::shelves::{Finding, Shelf, Shelves};
+use super::shelf::Shelf;
+use super::shelves::{Finding, Shelves};
 use super::{apply, copies};
 
 /// Longest that the pass may take; what it has not come to by then is the gateway's own affair.
