@@ -9,16 +9,18 @@ use serde_json::{Value, json};
 
 use crate::core::checkpoint::{Background, Origin, Outcome, Route};
 use crate::core::ledger::SessionRef;
-use crate::core::limits::{IDENTIFIER_BYTES_MAX, SESSION_KEY_BYTES_MAX};
+
+mod check;
+mod delivery;
+
+pub use delivery::{MessageSent, NativeEntry};
+
+use check::check;
 
 /// The version this build speaks.
 pub const VERSION: u32 = 1;
 /// Most rows of the gateway's own queue in one report; the rest are counted.
 pub const NATIVE_ENTRIES_MAX: usize = 500;
-/// Longest error of the gateway's or of a channel's, in bytes: the 300 characters that the plugin leaves of it fit.
-const ERROR_BYTES_MAX: usize = 1_024;
-/// Length of a SHA-256 in hexadecimal.
-const SHA256_HEX_BYTES: usize = 64;
 
 /// What a peer may ask.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -292,82 +294,6 @@ pub struct TooLong {
     pub sha256: String,
 }
 
-/// What became of a message of the gateway's. The text itself never leaves the gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct MessageSent {
-    /// Its channel.
-    #[serde(default)]
-    pub channel: Option<String>,
-    /// To whom.
-    #[serde(default)]
-    pub to: Option<String>,
-    /// From which of our accounts there.
-    #[serde(default)]
-    pub account_id: Option<String>,
-    /// The session it belongs to, where the gateway says so (2026.5.5 does not).
-    #[serde(default)]
-    pub session_key: Option<String>,
-    /// Whether the channel took it. `false` is the end of it on 2026.9.6, and one failed try on 2026.5.5.
-    pub success: bool,
-    /// The channel's id of it.
-    #[serde(default)]
-    pub message_id: Option<String>,
-    /// Why it failed, cut by the plugin.
-    #[serde(default)]
-    pub error: Option<String>,
-    /// SHA-256 of its text as UTF-8, in lower-case hexadecimal.
-    pub text_sha256: String,
-    /// Length of that text in bytes.
-    pub text_bytes: u64,
-}
-
-/// One row of the gateway's own queue, without what it is to deliver. Times are milliseconds since the epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct NativeEntry {
-    /// The gateway's name of the queue: `outbound-prepared-v1`, `session`, …
-    pub queue: String,
-    /// Its id, unique in its queue.
-    pub id: String,
-    /// `pending` or `failed`.
-    pub status: String,
-    /// What it asks for, in the gateway's words.
-    #[serde(default)]
-    pub kind: Option<String>,
-    /// The session it belongs to.
-    #[serde(default)]
-    pub session_key: Option<String>,
-    /// Its channel.
-    #[serde(default)]
-    pub channel: Option<String>,
-    /// To whom.
-    #[serde(default)]
-    pub to: Option<String>,
-    /// From which of our accounts there.
-    #[serde(default)]
-    pub account_id: Option<String>,
-    /// Failed tries.
-    #[serde(default)]
-    pub retry_count: u32,
-    /// When the last one ended.
-    #[serde(default)]
-    pub last_attempt_at_ms: Option<i64>,
-    /// Why it failed, cut by the plugin.
-    #[serde(default)]
-    pub last_error: Option<String>,
-    /// What the gateway holds of its fate: `send_attempt_started`, `unknown_after_send`, …
-    #[serde(default)]
-    pub recovery_state: Option<String>,
-    /// When a try was handed to the channel; from then on it may have got through.
-    #[serde(default)]
-    pub platform_send_started_at_ms: Option<i64>,
-    /// When it was queued.
-    #[serde(default)]
-    pub enqueued_at_ms: Option<i64>,
-    /// When it was given up.
-    #[serde(default)]
-    pub failed_at_ms: Option<i64>,
-}
-
 /// How a tool answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -492,127 +418,6 @@ fn explain(kind: &str, error: &serde_json::Error) -> (ErrorCode, String) {
     }
 }
 
-/// Whether a request keeps the limits, or why it is refused.
-type Checked = Result<(), (ErrorCode, String)>;
-
-fn within(field: &str, text: &str, limit: usize) -> Checked {
-    if text.len() <= limit {
-        Ok(())
-    } else {
-        Err((ErrorCode::BadField, format!("{field} is over {limit} bytes")))
-    }
-}
-
-/// The same for several fields; one that is missing keeps any limit.
-fn all_within(fields: &[(&str, &Option<String>, usize)]) -> Checked {
-    fields
-        .iter()
-        .try_for_each(|(field, text, limit)| within(field, text.as_deref().unwrap_or(""), *limit))
-}
-
-fn check_sent(sent: &MessageSent) -> Checked {
-    within("text_sha256", &sent.text_sha256, SHA256_HEX_BYTES)?;
-    all_within(&[
-        ("channel", &sent.channel, IDENTIFIER_BYTES_MAX),
-        ("to", &sent.to, SESSION_KEY_BYTES_MAX),
-        ("account_id", &sent.account_id, IDENTIFIER_BYTES_MAX),
-        ("session_key", &sent.session_key, SESSION_KEY_BYTES_MAX),
-        ("message_id", &sent.message_id, IDENTIFIER_BYTES_MAX),
-        ("error", &sent.error, ERROR_BYTES_MAX),
-    ])
-}
-
-fn check_entry(entry: &NativeEntry) -> Checked {
-    within("queue", &entry.queue, IDENTIFIER_BYTES_MAX)?;
-    within("id", &entry.id, IDENTIFIER_BYTES_MAX)?;
-    within("status", &entry.status, IDENTIFIER_BYTES_MAX)?;
-    all_within(&[
-        ("kind", &entry.kind, IDENTIFIER_BYTES_MAX),
-        ("session_key", &entry.session_key, SESSION_KEY_BYTES_MAX),
-        ("channel", &entry.channel, IDENTIFIER_BYTES_MAX),
-        ("to", &entry.to, SESSION_KEY_BYTES_MAX),
-        ("account_id", &entry.account_id, IDENTIFIER_BYTES_MAX),
-        ("last_error", &entry.last_error, ERROR_BYTES_MAX),
-        ("recovery_state", &entry.recovery_state, IDENTIFIER_BYTES_MAX),
-    ])
-}
-
-fn check_entries(entries: &[NativeEntry]) -> Checked {
-    if entries.len() > NATIVE_ENTRIES_MAX {
-        let message = format!("entries are over {NATIVE_ENTRIES_MAX}");
-        return Err((ErrorCode::BadField, message));
-    }
-    entries.iter().try_for_each(check_entry)
-}
-
-/// The limits on identifiers, so that no record grows by what a peer calls itself.
-fn check(request: &Request) -> Checked {
-    let session = |session: &Session| {
-        within("session.key", &session.key, SESSION_KEY_BYTES_MAX)?;
-        within("session.id", session.id.as_deref().unwrap_or(""), IDENTIFIER_BYTES_MAX)?;
-        within("session.agent_id", session.agent_id.as_deref().unwrap_or(""), IDENTIFIER_BYTES_MAX)
-    };
-    let id = |field: &str, text: &str| within(field, text, IDENTIFIER_BYTES_MAX);
-    let route = |route: &Option<Route>| {
-        let Some(route) = route else { return Ok(()) };
-        let thread = route.thread_id.as_deref().unwrap_or("");
-        let account = route.account_id.as_deref().unwrap_or("");
-        within("route.channel", &route.channel, IDENTIFIER_BYTES_MAX)?;
-        within("route.to", &route.to, SESSION_KEY_BYTES_MAX)?;
-        within("route.account_id", account, IDENTIFIER_BYTES_MAX)?;
-        within("route.thread_id", thread, SESSION_KEY_BYTES_MAX)
-    };
-    match request {
-        Request::Hello(_)
-        | Request::GatewayStart(_)
-        | Request::GatewayStop { .. }
-        | Request::Status {}
-        | Request::Sessions {}
-        | Request::Flush {} => Ok(()),
-        Request::RecoveryTurn { session: of } | Request::SessionEnd { session: of, .. } => {
-            session(of)
-        }
-        Request::UserMessage { session: of, route: from, .. } => {
-            session(of)?;
-            route(from)
-        }
-        Request::TurnStart { session: of, run_id, route: from, .. } => {
-            session(of)?;
-            route(from)?;
-            id("run_id", run_id)
-        }
-        Request::TurnEnd { session: of, run_id, .. } => {
-            session(of)?;
-            id("run_id", run_id)
-        }
-        Request::ToolIntent(intent) => {
-            session(&intent.session)?;
-            id("run_id", &intent.run_id)?;
-            id("tool_call_id", &intent.tool_call_id)?;
-            id("name", &intent.name)
-        }
-        Request::ToolResult { session: of, run_id, tool_call_id, background, .. } => {
-            session(of)?;
-            let background = background.as_ref().and_then(|background| background.id.as_deref());
-            id("background.id", background.unwrap_or(""))?;
-            id("run_id", run_id)?;
-            id("tool_call_id", tool_call_id)
-        }
-        Request::BackgroundEnd { session: of, background_id } => {
-            session(of)?;
-            id("background_id", background_id)
-        }
-        Request::MessageSent(sent) => check_sent(sent),
-        Request::NativeQueue { entries, .. } => check_entries(entries),
-        Request::Release { key } | Request::Forget { key } => {
-            within("key", key, SESSION_KEY_BYTES_MAX)
-        }
-        Request::Queue { entry } => all_within(&[("entry", entry, IDENTIFIER_BYTES_MAX)]),
-        Request::QueueRetry { entry } | Request::QueueDrop { entry } => id("entry", entry),
-        Request::OutboxRetry { key } => all_within(&[("key", key, SESSION_KEY_BYTES_MAX)]),
-    }
-}
-
 /// A good reply, as a line.
 #[must_use]
 pub fn reply(id: &str, result: &Value) -> String {
@@ -656,87 +461,4 @@ fn line(value: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row() -> Value {
-        json!({
-            "queue": "outbound-prepared-v1", "id": "e-1", "status": "pending", "kind": null,
-            "session_key": "agent:main:main", "channel": "telegram", "to": "4242",
-            "account_id": "default", "retry_count": 2, "last_attempt_at_ms": 1,
-            "last_error": "Network request for 'sendMessage' failed!", "recovery_state": null,
-            "platform_send_started_at_ms": null, "enqueued_at_ms": 1, "failed_at_ms": null,
-        })
-    }
-
-    fn asked(frame: &Value) -> Result<Request, ErrorCode> {
-        match parse(frame.to_string().as_bytes()) {
-            Ok(Frame::Request { request, .. }) => {
-                request.map(|request| *request).map_err(|(code, _)| code)
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_row_of_the_gateways_queue_is_passed_on_as_it_came() {
-        let frame = json!({ "type": "native_queue", "entries": [row()], "total": 1 });
-        let Ok(Request::NativeQueue { entries, total: 1 }) = asked(&frame) else {
-            panic!("not understood: {frame}");
-        };
-        assert_eq!(serde_json::to_value(&entries[0]).unwrap(), row());
-    }
-
-    #[test]
-    fn a_report_over_a_limit_is_refused() {
-        let queue = |entries: Vec<Value>| {
-            asked(&json!({ "type": "native_queue", "entries": entries, "total": 9_000 }))
-        };
-        assert!(queue(vec![row(); NATIVE_ENTRIES_MAX]).is_ok());
-        assert_eq!(queue(vec![row(); NATIVE_ENTRIES_MAX + 1]).unwrap_err(), ErrorCode::BadField);
-        for (field, limit) in [
-            ("id", IDENTIFIER_BYTES_MAX),
-            ("session_key", SESSION_KEY_BYTES_MAX),
-            ("last_error", ERROR_BYTES_MAX),
-        ] {
-            let with = |bytes: usize| {
-                let mut row = row();
-                row[field] = json!("x".repeat(bytes));
-                queue(vec![row])
-            };
-            assert!(with(limit).is_ok(), "{field}");
-            assert_eq!(with(limit + 1).unwrap_err(), ErrorCode::BadField, "{field}");
-        }
-        let sent = |error: usize, sha256: usize| {
-            asked(&json!({
-                "type": "message_sent", "success": false, "error": "x".repeat(error),
-                "text_sha256": "0".repeat(sha256), "text_bytes": 5,
-            }))
-        };
-        assert!(sent(ERROR_BYTES_MAX, SHA256_HEX_BYTES).is_ok());
-        assert_eq!(sent(ERROR_BYTES_MAX + 1, 64).unwrap_err(), ErrorCode::BadField);
-        assert_eq!(sent(0, SHA256_HEX_BYTES + 1).unwrap_err(), ErrorCode::BadField);
-    }
-
-    #[test]
-    fn a_shell_asks_for_one_entry_or_all() {
-        let long = "x".repeat(SESSION_KEY_BYTES_MAX + 1);
-        assert_eq!(asked(&json!({ "type": "queue" })), Ok(Request::Queue { entry: None }));
-        assert_eq!(
-            asked(&json!({ "type": "queue_retry", "id": "1", "entry": "e-1" })),
-            Ok(Request::QueueRetry { entry: "e-1".to_owned() })
-        );
-        assert_eq!(
-            asked(&json!({ "type": "queue_drop", "entry": long })),
-            Err(ErrorCode::BadField)
-        );
-        assert_eq!(
-            asked(&json!({ "type": "outbox_retry" })),
-            Ok(Request::OutboxRetry { key: None })
-        );
-        assert_eq!(
-            asked(&json!({ "type": "outbox_retry", "key": long })),
-            Err(ErrorCode::BadField)
-        );
-    }
-}
+mod tests;
