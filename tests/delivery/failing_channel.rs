@@ -1,13 +1,11 @@
 //! Notices through a channel that fails, on both gateways: each arrives once, or says that it may be a repeat, or
 //! ends visibly failed; and what a newer gateway gives up by itself is reported.
 
-mod support;
-
-use serde_json::Value;
-use support::incident::{
+use crate::support::incident::{
     CHAT, behind_tideover, handed_off, is_notice, kill_gateway, record_when, stop, tideover,
 };
-use support::{Outcome, rig};
+use crate::support::{Outcome, rig};
+use serde_json::Value;
 use tideover::drill::mock_model::{Script, Step};
 use tideover::drill::mock_telegram::{Failure, SentMessage};
 use tideover::drill::progress::until;

@@ -1,14 +1,14 @@
 //! The queue of a gateway that keeps it as files (2026.5.5): what gets stuck there, and what native recovery repeats.
 
-mod support;
-
 use std::ffi::OsString;
 use std::time::Duration;
 
+use crate::support::incident::{
+    CHAT, behind_tideover, handed_off, is_notice, kill_gateway, record, tideover,
+};
+use crate::support::queue::{DELIVERY, SESSION, age, continuation, entries, put, reply, shelf};
+use crate::support::{Outcome, prepared, rig};
 use serde_json::{Value, json};
-use support::incident::{CHAT, behind_tideover, handed_off, is_notice, record, tideover};
-use support::queue::{DELIVERY, SESSION, age, continuation, entries, put, reply, shelf};
-use support::{Outcome, prepared, rig};
 use tideover::drill::gateway_proc::Target;
 use tideover::drill::mock_model::{Script, Step, ToolCall};
 use tideover::drill::mock_telegram::{Failure, SentMessage};
@@ -201,7 +201,7 @@ async fn a_held_session_gets_its_continuation_after_its_user_has_spoken() -> Out
     rig.model.script(Script::marker("the long job", [Step::call(cut.call())]));
     rig.send_user(CHAT, "please do the long job");
     cut.await_effect(1).await?;
-    support::incident::kill_gateway(&mut rig).await?;
+    kill_gateway(&mut rig).await?;
     rig.model.clear();
     let work = rig.work("held", CHAT)?;
     scripted(&rig, &work)?;
