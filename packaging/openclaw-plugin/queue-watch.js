@@ -8,6 +8,7 @@ const AFTER_START_MS = 20_000; // past the gateway's own first pass over its que
 const AFTER_EVENT_MS = 15_000; // past its first retry
 const WHILE_PENDING_MS = 60_000;
 const BETWEEN_LOOKS_MS = 10_000;
+const LOOK_AGAIN_MS_MAX = 3_600_000;
 
 export class QueueWatch {
   #read; // () => what readQueue returns
@@ -65,7 +66,9 @@ export class QueueWatch {
     this.#timer = null;
     const due = Math.min(this.#first, this.#again);
     if (due === Infinity) return;
-    const ms = Math.max(due, this.#lookedAt + BETWEEN_LOOKS_MS) - Date.now();
+    // A clock that was set back must not make this a moment that the timer cannot hold.
+    const wait = Math.max(due, this.#lookedAt + BETWEEN_LOOKS_MS) - Date.now();
+    const ms = Math.min(wait, LOOK_AGAIN_MS_MAX);
     this.#timer = setTimeout(() => this.#due(), ms);
     this.#timer.unref?.();
   }

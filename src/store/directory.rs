@@ -299,8 +299,17 @@ impl Directory {
         match rustix::fs::renameat_with(self.fd.as_fd(), from, to.fd.as_fd(), name, flags) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
+            // Some network file systems cannot tell: then what is there is looked for first.
+            Err(Errno::INVAL | Errno::NOSYS) if to.is_free(name) => {
+                self.rename(from, to, name).map(|()| true)
+            }
             Err(error) => Err(not_written("move", &self.path.join(from), error)),
         }
+    }
+
+    fn is_free(&self, name: &str) -> bool {
+        let found = rustix::fs::statat(self.fd.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_err_and(|error| error == Errno::NOENT)
     }
 
     /// Whether a file belongs to somebody else. A missing one does not.

@@ -196,7 +196,8 @@ impl Engine {
 
     /// Handed off once nothing is left to tell.
     pub(super) fn settle_phase(&mut self) {
-        let open = self.outbox.values().any(Entry::is_open) || self.queue.has_work();
+        let open = self.outbox.values().any(Entry::is_open)
+            || (self.phase != Phase::HandedOff && self.queue.has_work());
         let pending = self.ledger.all().any(|record| {
             record.interruption.as_ref().is_some_and(|cut| cut.notice == NoticeStatus::Pending)
         });

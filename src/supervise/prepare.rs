@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -227,6 +228,20 @@ fn look_over_queue(
         queue.given_up = read_given_up(&directory);
     }
     if !queue.in_files() {
+        // What a run before kept back must not be forgotten here.
+        let (count, problems) = queue::hand_back(layout, clock::now());
+        if count > 0 {
+            tracing::info!("{count} queued entries were put back into the gateway's queue");
+        }
+        if let Some(first) = problems.first() {
+            note(degraded, "queue", first.clone());
+        }
+        return queue;
+    }
+    if TcpStream::connect((Ipv4Addr::LOCALHOST, plan.port)).is_ok() {
+        let why =
+            format!("port {} is in use; the queue was not looked over before the start", plan.port);
+        note(degraded, "queue", why);
         return queue;
     }
     let covered =

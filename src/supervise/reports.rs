@@ -145,6 +145,7 @@ impl Engine {
                     reason,
                     "the gateway goes down"
                 );
+                self.queue_stops();
                 for key in self.ledger.gateway_stops(now) {
                     self.persist_soon(&key);
                 }
@@ -203,7 +204,6 @@ impl Engine {
                 self.announce_holds();
                 self.answered(&session, step)
             }
-            // To be filled in with the queue's handling.
             Request::MessageSent(sent) => {
                 self.message_told(&sent);
                 Response::Now(json!({}))

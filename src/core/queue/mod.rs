@@ -13,9 +13,6 @@ const PAUSES_MS: [i64; 4] = [5_000, 25_000, 120_000, 600_000];
 /// How long an entry that no try is known of may still be in the gateway's hands, in milliseconds. The longest
 /// seen is a channel that hangs: its client gives up after 500 s.
 const IN_HAND_MS: i64 = 15 * 60 * 1_000;
-/// How long the gateway's own pass over the queue may take after its start, in milliseconds: it stops taking up
-/// entries after 60 s, and the one in hand may hang.
-const START_PASS_MS: i64 = 5 * 60 * 1_000;
 /// Longest that a message is kept back behind a notice to the same route, in milliseconds.
 pub const BEHIND_NOTICE_MS: i64 = 10 * 60 * 1_000;
 /// An entry that waits longer than this is called stuck, in milliseconds.
@@ -60,9 +57,19 @@ pub struct Mark {
     /// Whether a try may have got through although no answer tells.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub doubt: bool,
+    /// The start of the gateway that was asked: only that one knows the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_of: Option<String>,
+    /// How many of its keys were answered with a failure; the next try takes another one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation: u32,
     /// Asked for by hand: the date it bears is not waited for.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub asked: bool,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How far a try of ours is.
@@ -105,11 +112,23 @@ pub struct Entry {
     pub last_error: Option<String>,
     /// Whether a try of the gateway's may have got through: one was under way, or ended without the channel's answer.
     pub open_try: bool,
+    /// Whether the gateway's `agent` call would take its text for a command ("/new …"), which its own delivery does
+    /// not.
+    pub command: bool,
     /// What tideover wrote into it.
     pub mark: Mark,
 }
 
 impl Entry {
+    /// Whether a try of ours now may repeat a message. What another start of the gateway left may have been tried
+    /// by this one's own pass without a trace.
+    #[must_use]
+    pub fn may_repeat(&self, gateway_since: Stamp, kept: bool) -> bool {
+        let unseen = self.last_attempt_at.is_some_and(|at| at < gateway_since);
+        self.queue == Queue::Delivery
+            && (self.mark.doubt || self.open_try || (unseen && !kept && !self.mark.asked))
+    }
+
     /// Pause before the next try, in milliseconds, by the gateway's own table: a delivery counts one try more.
     #[must_use]
     pub fn pause_ms(&self) -> i64 {
@@ -142,9 +161,9 @@ pub enum Evidence {
     /// Nothing: no turn has begun, no message has been mirrored.
     #[default]
     None,
-    /// Its turn has begun and has called tools, or was answered, or its message was sent and mirrored.
+    /// Its turn was answered, or its message was sent and mirrored.
     Done,
-    /// Its turn has called tools and gave no answer.
+    /// Its turn has called tools and gave no answer: whether it is done is not known, and it is not run again.
     Cut,
 }
 
@@ -193,6 +212,12 @@ pub enum Running {
     Claim,
     /// What it asks for has happened.
     Settle,
+    /// It goes to the kept ones, so that a restart inside the gateway's process does not run it.
+    Keep(Why),
+    /// It goes back into the gateway's queue: only the gateway can deliver it.
+    Return,
+    /// The gateway's own number of tries is used up.
+    GiveUp,
 }
 
 /// The reason for a step, for `tideover queue list`.
@@ -234,7 +259,7 @@ pub fn at_start(entry: &Entry, facts: &StartFacts) -> AtStart {
     }
     match entry.work {
         Work::Turn | Work::Event if facts.held => AtStart::Keep(Why::Held),
-        Work::Message if facts.notice_open => AtStart::Keep(Why::BehindNotice),
+        Work::Turn | Work::Message if facts.notice_open => AtStart::Keep(Why::BehindNotice),
         Work::Turn | Work::Event => AtStart::MakeDue { doubt: false },
         Work::Message | Work::RichMessage => {
             AtStart::MakeDue { doubt: entry.open_try || entry.mark.doubt }
@@ -253,6 +278,8 @@ pub struct RunFacts {
     pub held: bool,
     /// Whether a turn of its session is under way.
     pub busy: bool,
+    /// Until when its user's word, which has just lifted a hold, is waited for to become a turn of its own.
+    pub word_until: Option<Stamp>,
     /// Whether a notice to its route is still to be sent.
     pub notice_open: bool,
     /// What the transcript tells.
@@ -271,22 +298,39 @@ pub fn while_running(entry: &Entry, facts: &RunFacts) -> Running {
     if entry.enqueued_at > facts.now && !entry.mark.asked {
         return Running::Wait(entry.enqueued_at, Why::Future);
     }
+    let in_hand = in_hand_until(entry, facts).filter(|until| *until > facts.now && !facts.kept);
     match entry.work {
+        Work::Event if facts.kept && !facts.held => return Running::Return,
+        Work::RichMessage if facts.kept => return Running::Return,
         Work::Event | Work::RichMessage => return Running::Leave(Why::GatewayOnly),
-        Work::Turn if facts.held => return Running::Leave(Why::Held),
+        Work::Turn if facts.held && facts.kept => return Running::Leave(Why::Held),
+        Work::Turn if facts.held => {
+            return in_hand
+                .map_or(Running::Keep(Why::Held), |until| Running::Wait(until, Why::Held));
+        }
+        Work::Turn if entry.command => return Running::Leave(Why::GatewayOnly),
         Work::Turn if facts.busy => return Running::Leave(Why::Busy),
         Work::Turn | Work::Message => {}
+    }
+    if let Some(until) = facts.word_until.filter(|until| *until > facts.now) {
+        return Running::Wait(until, Why::Busy);
     }
     let since_start = facts.now.since_ms(facts.gateway_since);
     if facts.notice_open && since_start < BEHIND_NOTICE_MS {
         let until = facts.gateway_since.plus_ms(BEHIND_NOTICE_MS);
         return Running::Wait(until, Why::BehindNotice);
     }
-    if facts.kept || entry.mark.asked {
+    if entry.mark.asked {
         return Running::Claim;
     }
-    if let Some(until) = in_hand_until(entry, facts).filter(|until| *until > facts.now) {
+    if let Some(until) = in_hand {
         return Running::Wait(until, Why::InHand);
+    }
+    if entry.retry_count >= TRIES_MAX {
+        return Running::GiveUp;
+    }
+    if facts.kept {
+        return Running::Claim;
     }
     let due_at = entry.due_at();
     if due_at > facts.now { Running::Wait(due_at, Why::Pause) } else { Running::Claim }
@@ -297,7 +341,7 @@ fn in_hand_until(entry: &Entry, facts: &RunFacts) -> Option<Stamp> {
     match entry.last_attempt_at {
         // Tried by this gateway, and failed: nothing in it comes back to it before its next start.
         Some(at) if entry.retry_count > 0 && at >= facts.gateway_since => None,
-        Some(_) => Some(facts.gateway_since.plus_ms(START_PASS_MS)),
+        Some(_) => Some(facts.gateway_since.plus_ms(IN_HAND_MS)),
         None => Some(entry.enqueued_at.max(facts.gateway_since).plus_ms(IN_HAND_MS)),
     }
 }
@@ -338,7 +382,7 @@ pub enum AfterTry {
         /// Whether a try may have got through.
         doubt: bool,
     },
-    /// Asked for again under the same key, which never sends twice within one run of the gateway.
+    /// It stays in hand and is looked at again: the gateway may still be at it.
     AskAgain,
     /// Given up, to where the gateway keeps what it gave up.
     GiveUp {

@@ -24,6 +24,7 @@ fn entry(work: Work, retry_count: u32, tried_ms_ago: Option<i64>) -> Entry {
         last_attempt_at: tried_ms_ago.map(|ago| NOW.plus_ms(-ago)),
         last_error: None,
         open_try: false,
+        command: false,
         mark: Mark::default(),
     }
 }
@@ -36,6 +37,7 @@ const RUN: RunFacts = RunFacts {
     gateway_since: SINCE,
     held: false,
     busy: false,
+    word_until: None,
     notice_open: false,
     evidence: Evidence::None,
     kept: false,
@@ -56,7 +58,7 @@ fn before_the_gateway_starts() {
         (entry(Work::Turn, 3, Some(1)), START, due),
         (entry(Work::Turn, 0, None), held, AtStart::Keep(Why::Held)),
         (entry(Work::Event, 0, None), held, AtStart::Keep(Why::Held)),
-        (entry(Work::Turn, 0, None), noticed, due),
+        (entry(Work::Turn, 0, None), noticed, AtStart::Keep(Why::BehindNotice)),
         (entry(Work::Message, 1, Some(1)), START, due),
         (entry(Work::Message, 1, Some(1)), held, due),
         (entry(Work::Message, 1, Some(1)), noticed, AtStart::Keep(Why::BehindNotice)),
@@ -104,10 +106,32 @@ fn while_the_gateway_runs() {
         (entry(Work::Message, 1, Some(25_000)), RUN, Running::Claim),
         // Tried before this gateway's start: its own pass may be at it.
         (entry(Work::Turn, 1, Some(1_100_000)), RUN, Running::Claim),
+        (entry(Work::Turn, 5, Some(700_000)), RUN, Running::GiveUp),
+        (entry(Work::Turn, 5, Some(700_000)), kept, Running::GiveUp),
+        (
+            entry(Work::Turn, 1, Some(700_000)),
+            RunFacts { held: true, ..RUN },
+            Running::Keep(Why::Held),
+        ),
+        (
+            entry(Work::Event, 0, None),
+            RunFacts { held: true, ..kept },
+            Running::Leave(Why::GatewayOnly),
+        ),
+        (
+            entry(Work::Turn, 0, None),
+            RunFacts { word_until: Some(NOW.plus_ms(5)), ..kept },
+            Running::Wait(NOW.plus_ms(5), Why::Busy),
+        ),
+        (
+            Entry { command: true, ..entry(Work::Turn, 0, None) },
+            kept,
+            Running::Leave(Why::GatewayOnly),
+        ),
         (
             entry(Work::Turn, 1, Some(1_100_000)),
             RunFacts { gateway_since: at(1_000), ..RUN },
-            Running::Wait(at(1_000).plus_ms(START_PASS_MS), Why::InHand),
+            Running::Wait(at(1_000).plus_ms(IN_HAND_MS), Why::InHand),
         ),
         // Never tried: perhaps under way.
         (entry(Work::Turn, 0, None), RUN, Running::Claim),
@@ -124,7 +148,7 @@ fn while_the_gateway_runs() {
         ),
         (entry(Work::Turn, 0, None), RunFacts { held: true, ..kept }, Running::Leave(Why::Held)),
         (entry(Work::Turn, 0, None), RunFacts { busy: true, ..kept }, Running::Leave(Why::Busy)),
-        (entry(Work::Event, 0, None), kept, Running::Leave(Why::GatewayOnly)),
+        (entry(Work::Event, 0, None), kept, Running::Return),
         (
             entry(Work::Message, 0, None),
             RunFacts { notice_open: true, gateway_since: at(5), ..kept },
@@ -221,7 +245,7 @@ proptest! {
         }
         if held && matches!(work, Work::Turn | Work::Event) && !happened {
             let starts_turn = matches!(start, AtStart::MakeDue { .. });
-            prop_assert!(!starts_turn && run != Running::Claim);
+            prop_assert!(!starts_turn && run != Running::Claim && run != Running::Return);
         }
         if let Running::Wait(until, _) = run {
             prop_assert!(until > NOW);

@@ -82,6 +82,8 @@ impl Document {
             key: mark.key.clone(),
             since: None,
             doubt: mark.doubt || self.is_doubtful(doubt),
+            asked_of: None,
+            generation: mark.generation,
             asked: false,
         }
     }
@@ -128,7 +130,9 @@ impl Document {
         if self.entry.enqueued_at > now {
             self.put_enqueued_at(now);
         }
-        self.set_mark(Mark { asked: true, doubt, ..Mark::default() });
+        // Keys that were answered stay answered for some minutes.
+        let (key, generation) = (self.entry.mark.key.clone(), self.entry.mark.generation);
+        self.set_mark(Mark { asked: true, doubt, key, generation, ..Mark::default() });
     }
 
     fn put_last_attempt_at(&mut self, at: Stamp) {

@@ -134,6 +134,8 @@ fn common(object: &Object, queue: Queue, id: &str, work: Work) -> Result<Entry, 
         last_attempt_at: fields::last_attempt_at(object),
         last_error: fields::text(object, "lastError").map(str::to_owned),
         open_try: false,
+        command: fields::text(object, "message")
+            .is_some_and(|text| text.trim_start().starts_with('/')),
         mark: mark(object),
     })
 }

@@ -62,7 +62,9 @@ pub(super) fn connect_params(credentials: &Credentials) -> Value {
             "mode": "backend",
         },
         "role": "operator",
-        "scopes": ["operator.read", "operator.write", "operator.admin"],
+        // No more than is needed: a turn that is asked for with `operator.admin` is the owner's, with the owner's
+        // tools, and an agent may have written its text.
+        "scopes": ["operator.read", "operator.write"],
         "caps": [],
     });
     if let (Some(auth), Some(params)) = (credentials.to_json(), params.as_object_mut()) {

@@ -146,11 +146,15 @@ pub fn retry_entry(layout: &Layout, id: &str, now: Stamp) -> Result<Changed, Cha
 /// # Errors
 /// See [`ChangeError`].
 pub fn drop_entry(layout: &Layout, id: &str) -> Result<Changed, ChangeError> {
-    refuse_native(layout)?;
     let mut shelves = Shelves::new(layout);
     let (from, document) = shelves.find(id)?;
     let (queue, id) = (document.entry().queue, document.entry().id.clone());
-    if from == Shelf::Claimed || document.entry().mark.hand == Hand::Sending {
+    let gateways = matches!(from, Shelf::Queue | Shelf::Failed);
+    let in_files = kept_in_files(layout.state_dir());
+    if gateways {
+        refuse_native(layout)?;
+    }
+    if in_files && (from == Shelf::Claimed || document.entry().mark.hand == Hand::Sending) {
         return Err(in_hand());
     }
     if from != Shelf::Dropped

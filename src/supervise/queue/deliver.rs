@@ -13,11 +13,12 @@ use crate::store::{Layout, StoreError};
 use super::super::clock;
 use super::super::engine::GatewayLink;
 use super::super::notices::options;
+use super::apply::{self, Claim};
+use super::copies;
 use super::running::Delivered;
 use super::shelf::Shelf;
 use super::shelves::Shelves;
 use super::start::evidence_of;
-use super::{apply, copies};
 
 /// How long one try waits for the answer to `send`.
 const SEND_TIMEOUT: Duration = Duration::from_secs(45);
@@ -27,53 +28,56 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Claims an entry, has the gateway deliver it, and carries out what follows.
-pub(super) async fn deliver(
-    link: GatewayLink,
-    layout: Layout,
-    from: Shelf,
-    queue: Queue,
-    id: String,
-) -> Delivered {
-    let (shelf_of, id_of) = (layout.clone(), id.clone());
-    let claimed = blocking(move || {
-        apply::claim(&mut Shelves::new(&shelf_of), from, queue, &id_of, clock::now())
-    })
-    .await;
+pub(super) async fn deliver(link: GatewayLink, layout: Layout, claim: Claim) -> Delivered {
+    let (queue, id) = (claim.queue, claim.id.clone());
+    let claims = layout.clone();
+    let claimed =
+        blocking(move || apply::claim(&mut Shelves::new(&claims), &claim, clock::now())).await;
     let document = match claimed {
         Ok(Some(document)) => document,
-        Ok(None) => return Delivered { queue, id, entry: None, then: None, problem: None },
-        Err(error) => {
-            return Delivered {
-                queue,
-                id,
-                entry: None,
-                then: None,
-                problem: Some(error.to_string()),
-            };
-        }
+        Ok(None) => return told(queue, id, Ok(None)),
+        Err(error) => return told(queue, id, Err(error)),
     };
-    let tried = attempt(&link, &document).await;
-    finish(layout, document, tried).await
+    match attempt(&link, &layout, document).await {
+        Ok((document, tried)) => finish(layout, document, tried).await,
+        Err(error) => told(queue, id, Err(error)),
+    }
 }
 
-async fn attempt(link: &GatewayLink, document: &Document) -> Tried {
-    let key = document.entry().mark.key.clone().unwrap_or_default();
+async fn attempt(
+    link: &GatewayLink,
+    layout: &Layout,
+    document: Document,
+) -> Result<(Document, Tried), StoreError> {
     let mut client = match Client::connect(&options(link)).await {
         Ok(client) => client,
-        Err(error) => return Tried::NotTaken(error.to_string()),
+        Err(error) => return Ok((document, Tried::NotTaken(error.to_string()))),
     };
-    let tried = match (document.send_request(&key), document.turn_request(&key)) {
-        (Some(request), _) => sent(client.send(&request, SEND_TIMEOUT).await),
-        (None, Some(request)) => match client.run_turn(&request, TURN_TIMEOUT).await {
+    let of = layout.clone();
+    let (document, happened) = blocking(move || {
+        let mut document = document;
+        // It may have happened since the look that found it due.
+        let evidence = evidence_of(&mut Transcripts::open(of.state_dir()), &document);
+        if evidence == Evidence::None {
+            apply::sending(&mut Shelves::new(&of), &mut document)?;
+        }
+        Ok((document, evidence != Evidence::None))
+    })
+    .await?;
+    let key = document.entry().mark.key.clone().unwrap_or_default();
+    let tried = match (happened, document.send_request(&key), document.turn_request(&key)) {
+        (true, _, _) => Tried::Done,
+        (false, Some(request), _) => sent(client.send(&request, SEND_TIMEOUT).await),
+        (false, None, Some(request)) => match client.run_turn(&request, TURN_TIMEOUT).await {
             TurnOutcome::Ran => Tried::Done,
             TurnOutcome::NotTaken { reason } => Tried::NotTaken(reason),
             TurnOutcome::Failed { reason } => Tried::Failed { reason, answered: true },
             TurnOutcome::NoAnswer { .. } => Tried::NoAnswer,
         },
-        (None, None) => Tried::NotTaken("only the gateway itself can deliver it".to_owned()),
+        (false, None, None) => Tried::NotTaken("only the gateway itself can deliver it".to_owned()),
     };
     client.close(CLOSE_TIMEOUT).await;
-    tried
+    Ok((document, tried))
 }
 
 fn sent(outcome: SendOutcome) -> Tried {
@@ -95,7 +99,7 @@ async fn finish(layout: Layout, mut document: Document, tried: Tried) -> Deliver
         let mut shelves = Shelves::new(&layout);
         let tried = looked_up(&layout, &document, tried);
         let then = after_try(document.entry(), tried);
-        apply::after(&mut shelves, &mut document, &then, clock::now())?;
+        apply::after(&mut shelves, &mut document, &then, Shelf::Kept, clock::now())?;
         Ok((then, document.entry().clone()))
     })
     .await;
@@ -135,21 +139,36 @@ pub(super) async fn resolve(layout: Layout, queue: Queue, id: String, then: Afte
         let Some(mut document) = shelves.get(Shelf::Claimed, queue, &id_of) else {
             return Ok(None);
         };
-        apply::after(&mut shelves, &mut document, &then, clock::now())?;
+        apply::after(&mut shelves, &mut document, &then, Shelf::Kept, clock::now())?;
         Ok(Some((then, document.entry().clone())))
     })
     .await;
     told(queue, id, done)
 }
 
-/// Moves an entry whose work has happened to the settled ones.
-pub(super) async fn settle(layout: Layout, from: Shelf, queue: Queue, id: String) -> Delivered {
+/// Moves an entry to another shelf: settled, kept back, or given up.
+pub(super) async fn relocate(
+    layout: Layout,
+    from: Shelf,
+    to: Shelf,
+    queue: Queue,
+    id: String,
+) -> Delivered {
     let id_of = id.clone();
     let done = blocking(move || {
         let mut shelves = Shelves::new(&layout);
         let Some(document) = shelves.get(from, queue, &id_of) else { return Ok(None) };
-        shelves.relocate(from, Shelf::Settled, queue, &[id_of])?;
-        Ok(Some((AfterTry::Settle, document.entry().clone())))
+        shelves.relocate(from, to, queue, &[id_of])?;
+        let entry = document.entry().clone();
+        let then = match to {
+            Shelf::Failed => AfterTry::GiveUp {
+                retry_count: entry.retry_count,
+                reason: entry.last_error.clone().unwrap_or_default(),
+            },
+            Shelf::Queue | Shelf::Kept | Shelf::Claimed => AfterTry::PutBack,
+            Shelf::Settled | Shelf::Dropped | Shelf::Quarantine => AfterTry::Settle,
+        };
+        Ok(Some((then, entry)))
     })
     .await;
     told(queue, id, done)

@@ -168,7 +168,7 @@ fn view(
         Shelf::Queue | Shelf::Kept => {
             let transcripts =
                 transcripts.get_or_insert_with(|| Transcripts::open(layout.state_dir()));
-            plan(entry, shelf == Shelf::Kept, evidence_of(transcripts, document), around)
+            plan(entry, shelf == Shelf::Kept, evidence_of(transcripts, document), layout, around)
         }
     };
     let waits = matches!(shelf, Shelf::Queue | Shelf::Kept | Shelf::Claimed);
@@ -194,8 +194,13 @@ fn plan(
     entry: &Entry,
     kept: bool,
     evidence: crate::core::queue::Evidence,
+    layout: &Layout,
     around: &Surroundings,
 ) -> (Option<Stamp>, String) {
+    if kept && !kept_in_files(layout.state_dir()) {
+        let plan = "none: this gateway keeps its queue in a database now; send it anew, then `tideover queue drop ID`";
+        return (None, plan.to_owned());
+    }
     if !around.retries {
         return (
             None,
@@ -219,6 +224,7 @@ fn plan(
         held,
         busy: in_set(&around.busy),
         notice_open,
+        word_until: None,
         evidence,
         kept,
     };
@@ -227,6 +233,11 @@ fn plan(
         Running::Leave(why) => (None, format!("waits: {}", why_text(why))),
         Running::Claim => (Some(around.now), "is tried next".to_owned()),
         Running::Settle => (None, "is settled: what it asks for has happened".to_owned()),
+        Running::Keep(why) => (None, format!("is kept back: {}", why_text(why))),
+        Running::Return => {
+            (None, "goes back to the gateway, which delivers it at its next start".to_owned())
+        }
+        Running::GiveUp => (None, "is given up: its tries are used up".to_owned()),
     }
 }
 

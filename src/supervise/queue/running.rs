@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio::task::spawn_local;
 
 use crate::control::protocol::NativeEntry;
-use crate::core::checkpoint::{Checkpoint, Route};
+use crate::core::checkpoint::{Checkpoint, ReleasedBy, Route};
 use crate::core::outbox;
 use crate::core::queue::{
-    AfterTry, Copy, Entry, Evidence, Queue, RunFacts, Running, STUCK_MS, Why, after_crash,
+    AfterTry, Copy, Entry, Evidence, Hand, Queue, RunFacts, Running, STUCK_MS, Why, after_crash,
     while_running,
 };
 use crate::core::stamp::Stamp;
@@ -19,7 +19,8 @@ use super::super::clock;
 use super::super::engine::{Engine, Internal, Phase};
 use super::super::said::name_of;
 use super::super::tries::bare_address;
-use super::deliver::{deliver, look, resolve, settle};
+use super::apply::Claim;
+use super::deliver::{deliver, look, relocate, resolve};
 use super::given_up::GivenUp;
 use super::says::{say_step, say_stuck};
 use super::shelf::Shelf;
@@ -31,6 +32,15 @@ const LOOK_AFTER_MS: i64 = 1_500;
 const OWN_PASS_MS: i64 = 60_000;
 /// Pause between two looks while that pass is under way, in milliseconds.
 const LOOK_AT_PASS_MS: i64 = 3_000;
+/// How long a gateway surely knows a key that it was asked under, in milliseconds: it forgets answers after 5 min.
+const KEY_KNOWN_MS: i64 = 4 * 60 * 1_000;
+/// How long the word that lifted a hold may take to become a turn, in milliseconds: a voice message is transcribed
+/// first.
+const WORD_MS: i64 = 60_000;
+/// Shortest pause between two looks for each entry that waits, in milliseconds: a long queue is not read all the time.
+const LOOK_MS_PER_ENTRY: i64 = 2;
+/// Longest such pause.
+const LOOK_MS_MAX: i64 = 20_000;
 /// Pause before an entry is looked at again that the gateway still tries, in milliseconds.
 const LOOK_AGAIN_MS: i64 = 30_000;
 /// Entries that are settled or resolved in one look; the next look goes on.
@@ -145,12 +155,19 @@ impl Engine {
         let retry = self.settings.queue.retry && self.queue.kind != Kind::Off;
         let since = clock::now();
         let given_up = std::mem::take(&mut self.queue.given_up);
-        let stepping = std::mem::take(&mut self.queue.stepping);
+        let (stepping, in_hand) =
+            (std::mem::take(&mut self.queue.stepping), std::mem::take(&mut self.queue.in_hand));
         let fresh = QueueState::new(retry, self.layout.state_dir());
-        self.queue = QueueState { given_up, stepping, ..fresh };
+        self.queue = QueueState { given_up, stepping, in_hand, ..fresh };
         self.queue.since = Some(since);
         self.queue.ready = self.queue.in_files();
         self.queue.look_by(since.plus_ms(LOOK_AFTER_MS));
+    }
+
+    /// The gateway goes down, or restarts inside its process: nothing is taken in hand any more.
+    pub(in super::super) fn queue_stops(&mut self) {
+        self.queue.since = None;
+        self.queue.look_at = None;
     }
 
     /// Something happened that may have left or freed an entry.
@@ -183,7 +200,7 @@ impl Engine {
     /// Takes what a look found, and does what is due.
     pub(in super::super) fn queue_seen(&mut self, mut seen: Look) {
         self.queue.looking = false;
-        if self.supervisor.is_stopping() {
+        if self.supervisor.is_stopping() || self.queue.since.is_none() {
             return;
         }
         let now = clock::now();
@@ -218,6 +235,9 @@ impl Engine {
                 self.queue.look_by(now.plus_ms(LOOK_AGAIN_MS));
                 return false;
             }
+            if self.knows_key(seen, now) {
+                return self.take_in_hand(seen);
+            }
             let then = after_crash(&seen.entry, seen.evidence, copy);
             self.queue.stepping.insert((queue, id.clone()));
             self.spawn_step(resolve(self.layout.clone(), queue, id, then));
@@ -233,31 +253,67 @@ impl Engine {
                     self.queue.look_by(now.plus_ms(LOOK_AT_PASS_MS));
                 }
             }
-            Running::Leave(_) => {}
-            Running::Settle => {
-                self.queue.stepping.insert((queue, id.clone()));
-                self.spawn_step(settle(self.layout.clone(), seen.shelf, queue, id));
-                return true;
-            }
-            Running::Claim => {
-                self.queue.ready = true;
-                let Some(link) = self.gateway.clone() else { return false };
-                if self.queue.in_hand.contains_key(&queue) {
-                    return false;
+            Running::Leave(_) => {
+                let stuck_at = seen.entry.enqueued_at.plus_ms(STUCK_MS + 1);
+                if stuck_at > now {
+                    self.queue.look_by(stuck_at);
                 }
-                self.queue.in_hand.insert(queue, id.clone());
-                tracing::info!(
-                    event = events::QUEUE_CLAIMED.name,
-                    entry = id,
-                    queue = name_of(&queue),
-                    tries = seen.entry.retry_count,
-                    "a queued entry that stayed behind is delivered"
-                );
-                self.spawn_step(deliver(link, self.layout.clone(), seen.shelf, queue, id));
-                return true;
             }
+            Running::Settle => return self.relocate(seen, Shelf::Settled),
+            Running::Keep(_) => return self.relocate(seen, Shelf::Kept),
+            Running::Return => return self.relocate(seen, Shelf::Queue),
+            Running::GiveUp => return self.relocate(seen, Shelf::Failed),
+            Running::Claim => return self.take_in_hand(seen),
         }
         false
+    }
+
+    /// Whether the gateway that was asked for this entry still runs and knows the key: its answer can be had by
+    /// asking once more, without a second delivery.
+    fn knows_key(&self, seen: &Seen, now: Stamp) -> bool {
+        let mark = &seen.entry.mark;
+        let asked_ms = mark.since.map_or(i64::MAX, |since| now.since_ms(since));
+        mark.hand == Hand::Sending
+            && seen.evidence == Evidence::None
+            && seen.copy.is_none()
+            && mark.asked_of.is_some()
+            && mark.asked_of == self.incarnation
+            && asked_ms < KEY_KNOWN_MS
+    }
+
+    fn relocate(&mut self, seen: &Seen, to: Shelf) -> bool {
+        let (queue, id) = (seen.entry.queue, seen.entry.id.clone());
+        self.queue.stepping.insert((queue, id.clone()));
+        self.spawn_step(relocate(self.layout.clone(), seen.shelf, to, queue, id));
+        true
+    }
+
+    /// Takes an entry in hand, unless one of its queue is; whether it did.
+    fn take_in_hand(&mut self, seen: &Seen) -> bool {
+        self.queue.ready = true;
+        let (queue, id) = (seen.entry.queue, seen.entry.id.clone());
+        let Some(link) = self.gateway.clone().filter(|_| !self.queue.in_hand.contains_key(&queue))
+        else {
+            return false;
+        };
+        self.queue.in_hand.insert(queue, id.clone());
+        tracing::info!(
+            event = events::QUEUE_CLAIMED.name,
+            entry = id,
+            queue = name_of(&queue),
+            tries = seen.entry.retry_count,
+            "a queued entry that stayed behind is delivered"
+        );
+        let since = self.queue.since.unwrap_or_else(clock::now);
+        let claim = Claim {
+            from: seen.shelf,
+            queue,
+            id,
+            doubt: seen.entry.may_repeat(since, seen.shelf == Shelf::Kept),
+            gateway: self.incarnation.clone(),
+        };
+        self.spawn_step(deliver(link, self.layout.clone(), claim));
+        true
     }
 
     fn spawn_step(&self, step: impl Future<Output = Delivered> + 'static) {
@@ -281,6 +337,7 @@ impl Engine {
             gateway_since: self.queue.since.unwrap_or(now),
             held: record.is_some_and(Checkpoint::is_held),
             busy,
+            word_until: record.and_then(word_until),
             notice_open: entry
                 .route
                 .as_ref()
@@ -307,7 +364,10 @@ impl Engine {
         }
         let pause = match &delivered.then {
             Some(AfterTry::AskAgain | AfterTry::PutBack) => LOOK_AGAIN_MS,
-            Some(AfterTry::Settle | AfterTry::Retry { .. } | AfterTry::GiveUp { .. }) | None => 0,
+            Some(AfterTry::Settle | AfterTry::Retry { .. } | AfterTry::GiveUp { .. }) | None => {
+                let waiting = i64::try_from(self.queue.waiting).unwrap_or(i64::MAX);
+                waiting.saturating_mul(LOOK_MS_PER_ENTRY).min(LOOK_MS_MAX)
+            }
         };
         self.queue.look_by(clock::now().plus_ms(pause));
     }
@@ -345,8 +405,15 @@ impl Engine {
     }
 }
 
-/// Whether a notice to a route is still on its way for the first time. One that is tried again and again holds
-/// nothing up.
+/// Until when the word of a user that has just lifted a hold is waited for: it becomes a turn of its own, and what the
+/// gateway queued before must not come in front of it.
+fn word_until(record: &Checkpoint) -> Option<Stamp> {
+    let cut = record.interruption.as_ref()?;
+    let heard = cut.model_told || cut.released_by != Some(ReleasedBy::Message);
+    cut.released_at.filter(|_| !heard).map(|at| at.plus_ms(WORD_MS))
+}
+
+/// Whether a notice to a route is still on its way.
 pub(in super::super) fn notice_open<'a>(
     mut outbox: impl Iterator<Item = &'a outbox::Entry>,
     route: &Route,

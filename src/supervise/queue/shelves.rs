@@ -1,6 +1,7 @@
 //! Where an entry can be, and how it gets from one place to another.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -39,6 +40,9 @@ pub struct Finding {
 pub(super) struct Shelves {
     layout: Layout,
     open: BTreeMap<(Shelf, Queue), Directory>,
+    /// When reading ends, and whether it ended early.
+    until: Option<Instant>,
+    cut: bool,
     /// The gateway's copies of what it was asked to send, by key, once they were looked for.
     pub(super) copies: Option<HashMap<String, (String, Copy)>>,
 }
@@ -52,7 +56,28 @@ pub(super) struct Content {
 
 impl Shelves {
     pub(super) fn new(layout: &Layout) -> Self {
-        Self { layout: layout.clone(), open: BTreeMap::new(), copies: None }
+        Self {
+            layout: layout.clone(),
+            open: BTreeMap::new(),
+            until: None,
+            cut: false,
+            copies: None,
+        }
+    }
+
+    /// The same, of which nothing is read any more after `until`.
+    pub(super) fn until(layout: &Layout, until: Instant) -> Self {
+        Self { until: Some(until), ..Self::new(layout) }
+    }
+
+    /// Notes that not everything was looked at.
+    pub(super) fn cut(&mut self) {
+        self.cut = true;
+    }
+
+    /// Whether not everything was looked at.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// A shelf that is there, or is made where something is put on it.
@@ -76,10 +101,16 @@ impl Shelves {
     /// Everything that a shelf holds of a queue, the oldest first; a shelf that is not there holds nothing.
     pub(super) fn read(&mut self, shelf: Shelf, queue: Queue) -> Content {
         let mut content = Content::default();
+        let until = self.until;
         let Ok(directory) = self.directory(shelf, queue, false) else { return content };
         let names = directory.names().unwrap_or_default();
         let entries = names.iter().filter_map(|name| Some((name, shelf.id(queue, name)?)));
+        let mut cut = false;
         for (name, id) in entries.take(FILES_MAX) {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                cut = true;
+                break;
+            }
             let foreign = directory.is_foreign(name);
             let read = if foreign {
                 Err(NoEntry { what: "belongs to another user".to_owned(), stays: true })
@@ -103,6 +134,7 @@ impl Shelves {
             let (a, b) = (a.entry(), b.entry());
             a.enqueued_at.cmp(&b.enqueued_at).then_with(|| a.id.cmp(&b.id))
         });
+        self.cut |= cut;
         content
     }
 

@@ -80,24 +80,49 @@ pub(in super::super) fn before_start(layout: &Layout, facts: &Facts<'_>) -> Pass
         pass.judge(queue);
     }
     pass.shelves.prune_settled();
+    if pass.shelves.is_cut() {
+        let why = "the queue is too long for the time before the start; the rest is the gateway's own affair";
+        pass.pass.problems.push(why.to_owned());
+    }
     let mut pass = pass.pass;
     pass.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     pass
 }
 
-/// Puts everything that tideover has in hand or keeps back into the gateway's queue again: tideover leaves. Returns
-/// how many entries that were, and what went wrong.
+/// Puts everything that tideover has in hand or keeps back into the gateway's queue again: tideover leaves, or is to
+/// leave the queue alone. What may have been sent says so. Returns how many entries that were, and what went wrong.
 pub fn hand_back(layout: &Layout, now: Stamp) -> (usize, Vec<String>) {
-    if !kept_in_files(layout.state_dir()) {
-        return (0, Vec::new());
+    let mut shelves = Shelves::new(layout);
+    let mut transcripts = Transcripts::open(layout.state_dir());
+    let (mut count, mut problems) = (0, Vec::new());
+    for shelf in [Shelf::Claimed, Shelf::Kept] {
+        for queue in [Queue::Delivery, Queue::Session] {
+            for mut document in shelves.read(shelf, queue).documents {
+                if !kept_in_files(layout.state_dir()) {
+                    problems.push(format!(
+                        "{} stays in {}: this gateway keeps its queue in a database now; send it anew",
+                        document.entry().id,
+                        layout.state_dir().join("tideover/queue").display(),
+                    ));
+                    continue;
+                }
+                let happened = evidence_of(&mut transcripts, &document) != Evidence::None;
+                let to = if happened { Shelf::Settled } else { Shelf::Queue };
+                let entry = document.entry();
+                let doubt = entry.mark.doubt || entry.open_try || entry.mark.hand == Hand::Sending;
+                let id = entry.id.clone();
+                document.make_due(now, doubt);
+                let moved = shelves
+                    .rewrite_one(shelf, &document)
+                    .and_then(|_| shelves.relocate(shelf, to, queue, &[id]));
+                match moved {
+                    Ok(moved) => count += moved,
+                    Err(error) => problems.push(error.to_string()),
+                }
+            }
+        }
     }
-    let facts = Facts { now, held: &|_| false, notice_open: &|_| false, ours: &|_| false };
-    let mut passing = Passing::new(layout, &facts);
-    let kept = [Queue::Delivery, Queue::Session].map(|queue| {
-        passing.finish_claimed(queue);
-        passing.bring_back_kept(queue)
-    });
-    (passing.pass.resumed + kept.iter().sum::<usize>(), passing.pass.problems)
+    (count, problems)
 }
 
 struct Passing<'a> {
@@ -121,7 +146,7 @@ struct Steps {
 impl<'a> Passing<'a> {
     fn new(layout: &'a Layout, facts: &'a Facts<'a>) -> Self {
         Self {
-            shelves: Shelves::new(layout),
+            shelves: Shelves::until(layout, Instant::now() + PASS_MAX),
             layout,
             transcripts: None,
             facts,
@@ -145,14 +170,14 @@ impl<'a> Passing<'a> {
             let then = after_crash(document.entry(), evidence, copy.map(|(_, copy)| copy));
             self.pass.resumed += 1;
             self.pass.settled += usize::from(then == AfterTry::Settle);
-            let done = apply::after(&mut self.shelves, &mut document, &then, self.facts.now);
+            let done =
+                apply::after(&mut self.shelves, &mut document, &then, Shelf::Queue, self.facts.now);
             self.note(done);
         }
     }
 
-    /// What was kept back is judged anew with the rest; what is to be kept on stays out of the gateway's sight. Returns
-    /// how many entries came back.
-    fn bring_back_kept(&mut self, queue: Queue) -> usize {
+    /// What was kept back is judged anew with the rest; what is to be kept on stays out of the gateway's sight.
+    fn bring_back_kept(&mut self, queue: Queue) {
         let mut ids = Vec::new();
         for document in self.shelves.read(Shelf::Kept, queue).documents {
             let step = self.step_of(&document);
@@ -165,9 +190,7 @@ impl<'a> Passing<'a> {
             }
         }
         let moved = self.shelves.relocate(Shelf::Kept, Shelf::Queue, queue, &ids);
-        let count = *moved.as_ref().unwrap_or(&0);
         self.note(moved.map(|_| ()));
-        count
     }
 
     fn step_of(&mut self, document: &Document) -> AtStart {
@@ -196,6 +219,7 @@ impl<'a> Passing<'a> {
             }
             for document in batch {
                 if Instant::now() >= self.until {
+                    self.shelves.cut();
                     self.pass.left += 1;
                     continue;
                 }
