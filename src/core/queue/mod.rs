@@ -418,6 +418,11 @@ pub fn after_crash(entry: &Entry, evidence: Evidence, copy: Option<Copy>) -> Aft
         return AfterTry::Settle;
     }
     match (entry.mark.hand, copy) {
+        // The last try was noted; what was left to do was to give it up.
+        (Hand::None | Hand::Claimed | Hand::Failed, _) if entry.retry_count >= TRIES_MAX => {
+            let reason = entry.last_error.clone().unwrap_or_default();
+            AfterTry::GiveUp { retry_count: entry.retry_count, reason }
+        }
         (Hand::None | Hand::Claimed | Hand::Failed, _) => AfterTry::PutBack,
         (Hand::Sending, Some(Copy { answered: Some(answered), reason })) => {
             after_try(entry, Tried::Failed { reason, answered })

@@ -194,6 +194,7 @@ fn after_a_crash() {
         entry.mark.hand = hand;
         entry
     };
+    let last = |mark| Entry { retry_count: TRIES_MAX, ..hand(Work::Message, mark) };
     let copy = |answered| Some(Copy { answered, reason: "r".to_owned() });
     let doubt = |then: &AfterTry| matches!(then, AfterTry::Retry { doubt: true, .. });
     for (at, evidence, copy, want) in [
@@ -205,6 +206,9 @@ fn after_a_crash() {
         (hand(Work::Message, Hand::Sending), Evidence::None, None, "doubt"),
         (hand(Work::Message, Hand::Failed), Evidence::None, copy(Some(true)), "put back"),
         (hand(Work::Turn, Hand::Sending), Evidence::None, None, "put back"),
+        (last(Hand::Failed), Evidence::None, None, "give up"),
+        (last(Hand::None), Evidence::None, None, "give up"),
+        (last(Hand::Failed), Evidence::Done, None, "settle"),
         (hand(Work::Turn, Hand::Sending), Evidence::Cut, None, "settle"),
     ] {
         let then = after_crash(&at, evidence, copy.clone());
