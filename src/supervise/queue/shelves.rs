@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::core::queue::{Copy, Queue};
 use crate::gateway::queue_files::{Document, ENTRY_BYTES_MAX, Malformed};
-use crate::store::directory::ReadProblem;
+use crate::store::directory::{REPLACED, ReadProblem};
 use crate::store::{Directory, Layout, StoreError};
 
 use super::shelf::Shelf;
@@ -241,7 +241,7 @@ impl Shelves {
         let files: Vec<(&str, &[u8])> =
             files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
         let directory = self.directory(shelf, queue, false)?;
-        directory.replace(&files).into_iter().collect()
+        directory.replace_all_existing(&files).into_iter().try_for_each(|done| done.map(|_| ()))
     }
 
     /// Removes entries for good: only ever copies of what is kept elsewhere.
@@ -277,13 +277,22 @@ impl Shelves {
         }
     }
 
+    /// Removes what many rewrites have left.
+    pub(super) fn sweep_replaced(&mut self) {
+        self.sweep_ending(&format!(".json{REPLACED}"));
+    }
+
     /// Removes what a write of ours that was cut off has left. Only where nobody else may be writing.
     pub(super) fn sweep(&mut self) {
+        self.sweep_ending(".json.tmp");
+    }
+
+    fn sweep_ending(&mut self, end: &str) {
         for shelf in Shelf::ALL {
             for queue in [Queue::Session, Queue::Delivery] {
                 let Ok(directory) = self.directory(shelf, queue, false) else { continue };
                 let mut names = directory.names().unwrap_or_default();
-                names.retain(|name| name.ends_with(".json.tmp"));
+                names.retain(|name| name.ends_with(end));
                 directory.sweep(&names);
             }
         }

@@ -79,7 +79,7 @@ pub(in super::super) fn before_start(layout: &Layout, facts: &Facts<'_>) -> Pass
     for queue in [Queue::Delivery, Queue::Session] {
         pass.judge(queue);
     }
-    pass.shelves.prune_settled();
+    clean_up(layout.clone());
     if pass.shelves.is_cut() {
         let why = "the queue is too long for the time before the start; the rest is the gateway's own affair";
         pass.pass.problems.push(why.to_owned());
@@ -123,6 +123,20 @@ pub fn hand_back(layout: &Layout, now: Stamp) -> (usize, Vec<String>) {
         }
     }
     (count, problems)
+}
+
+/// Frees what is no longer needed, beside the gateway's start: for thousands of files that takes many seconds. What it
+/// does not come to is left for the next start.
+fn clean_up(layout: Layout) {
+    let work = move || {
+        let mut shelves = Shelves::new(&layout);
+        shelves.sweep_replaced();
+        shelves.prune_settled();
+    };
+    let thread = std::thread::Builder::new().name("queue".to_owned());
+    if let Err(error) = thread.spawn(work) {
+        tracing::warn!("what is no longer needed of the gateway's queue stays: {error}");
+    }
 }
 
 struct Passing<'a> {
