@@ -247,7 +247,11 @@ fn kill_at_each(
             assert_eq!(end.get(id), Some(place), "{id} after a kill at {call} {number}\n{log}");
         }
         assert_eq!(end.len(), want.len(), "after a kill at {call} {number}\n{log}");
-        let temps = queue::temps(&scratch);
+        // What a replacement leaves is freed beside the start, and this gateway may end first.
+        let temps: Vec<_> = queue::temps(&scratch)
+            .into_iter()
+            .filter(|path| !path.to_string_lossy().ends_with(".replaced.tmp"))
+            .collect();
         assert!(temps.is_empty(), "{temps:?} after a kill at {call} {number}");
     }
     panic!("{call}: more than {CALLS_MAX} calls");

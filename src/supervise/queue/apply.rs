@@ -119,7 +119,9 @@ fn failed(
 ) -> Result<(), StoreError> {
     document.set_tries(retry_count, now, reason);
     let before = document.entry().mark.clone();
-    let generation = before.generation.saturating_add(1);
+    // Noted once, however often a crash has this step begin again.
+    let answered = u32::from(before.hand == Hand::Sending);
+    let generation = before.generation.saturating_add(answered);
     let mark = Mark { hand: Hand::Failed, doubt, generation, asked: false, ..before };
     document.set_mark(mark);
     shelves.rewrite_one(Shelf::Claimed, document)?;
