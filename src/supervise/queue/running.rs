@@ -69,6 +69,8 @@ pub(in super::super) struct QueueState {
     in_hand: BTreeMap<Queue, String>,
     /// Entries that are being settled or put back: a look that began before must not do it once more.
     stepping: BTreeSet<(Queue, String)>,
+    /// Entries of which a step ended since the look under way began: what it tells of them is not true any more.
+    stepped: BTreeSet<(Queue, String)>,
     /// Whether there was something to do at the last look.
     ready: bool,
     /// Entries that wait, and those that have waited long, at the last look.
@@ -190,6 +192,7 @@ impl Engine {
     pub(in super::super) fn look_at_queue(&mut self) {
         self.queue.look_at = None;
         self.queue.looking = true;
+        self.queue.stepped.clear();
         let (layout, to_loop) = (self.layout.clone(), self.to_loop.clone());
         spawn_local(async move {
             let seen = look(layout).await;
@@ -210,8 +213,13 @@ impl Engine {
         self.queue.ready = false;
         let mut steps = 0;
         for seen in &seen {
-            let stepping = self.queue.stepping.contains(&(seen.entry.queue, seen.entry.id.clone()));
-            if stepping || self.queue.is_in_hand(&seen.entry.id) {
+            let entry = (seen.entry.queue, seen.entry.id.clone());
+            if self.queue.stepped.contains(&entry) {
+                // The step has asked for another look.
+                self.queue.ready = true;
+                continue;
+            }
+            if self.queue.stepping.contains(&entry) || self.queue.is_in_hand(&seen.entry.id) {
                 continue;
             }
             if steps >= STEPS_MAX {
@@ -352,7 +360,11 @@ impl Engine {
         if self.queue.in_hand.get(&delivered.queue) == Some(&delivered.id) {
             self.queue.in_hand.remove(&delivered.queue);
         }
-        self.queue.stepping.remove(&(delivered.queue, delivered.id.clone()));
+        let entry = (delivered.queue, delivered.id.clone());
+        self.queue.stepping.remove(&entry);
+        if self.queue.looking {
+            self.queue.stepped.insert(entry);
+        }
         if let Some(problem) = &delivered.problem {
             self.degrade("queue", problem.clone());
             self.queue.look_by(clock::now().plus_ms(LOOK_AGAIN_MS));
