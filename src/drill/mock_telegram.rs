@@ -61,6 +61,8 @@ pub struct SentMessage {
     pub edits: u32,
     /// Whether the bot deleted it afterwards.
     pub deleted: bool,
+    /// Whether the channel answered: the sender of one whose answer was lost cannot know that it is here.
+    pub answered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -256,12 +258,10 @@ async fn answer(shared: &Shared, request: &Request<Bytes>) -> Answer {
             }
         }
     }
-    let result = accept(&mut shared.lock(), &method, &body);
+    let answered = !(sending && failure == Failure::AnswerLost);
+    let result = accept(&mut shared.lock(), &method, &body, answered);
     shared.tell();
-    if sending && failure == Failure::AnswerLost {
-        return None;
-    }
-    Some(ok(&result))
+    answered.then(|| ok(&result))
 }
 
 async fn held_back(shared: &Shared) {
@@ -297,8 +297,8 @@ async fn long_poll(shared: &Shared, body: &Value) -> Value {
     Value::Array(tokio::time::timeout(asked, found).await.unwrap_or_default())
 }
 
-/// Does what the method says and gives its result.
-fn accept(state: &mut State, method: &str, body: &Value) -> Value {
+/// Does what the method says and gives its result; `answered` tells whether that goes out.
+fn accept(state: &mut State, method: &str, body: &Value, answered: bool) -> Value {
     let chat = number(&body["chat_id"]);
     let text = body["text"].as_str().or_else(|| body["caption"].as_str()).unwrap_or_default();
     match method {
@@ -320,6 +320,7 @@ fn accept(state: &mut State, method: &str, body: &Value) -> Value {
                     text: text.to_owned(),
                     edits: 0,
                     deleted: false,
+                    answered,
                 });
             }
             message(message_id, chat, text)
@@ -331,6 +332,7 @@ fn accept(state: &mut State, method: &str, body: &Value) -> Value {
             if let Some(sent) = edited {
                 text.clone_into(&mut sent.text);
                 sent.edits += 1;
+                sent.answered &= answered;
             }
             message(message_id, chat, text)
         }
@@ -407,7 +409,8 @@ mod tests {
         assert_eq!(mock.mark(), 1, "a refused message must not be logged");
         mock.set_failure(Failure::AnswerLost);
         assert!(send(&mock).await.is_err());
-        assert_eq!(mock.mark(), 2, "a message whose answer is lost was accepted");
+        let answered: Vec<bool> = mock.sent().iter().map(|message| message.answered).collect();
+        assert_eq!(answered, [true, false], "a message whose answer is lost was accepted");
         mock.set_failure(Failure::Refuse);
         let closed = |seen: std::result::Result<u16, String>| seen.err().ok_or("open".to_owned());
         crate::drill::progress::until("a closed port", Duration::from_secs(5), || async {
@@ -425,7 +428,7 @@ mod tests {
     async fn an_edit_replaces_the_text_and_a_deletion_hides_the_message() -> Result<()> {
         let mock = MockTelegram::start()?;
         let act = |method: &str, body: Value| {
-            accept(&mut mock.shared.lock(), method, &body);
+            accept(&mut mock.shared.lock(), method, &body, true);
             mock.shared.tell();
         };
         act("sendMessage", json!({"chat_id": "7", "text": "draft"}));

@@ -300,7 +300,7 @@ impl Drop for Rig {
         let requests: String = self.model.requests_from(0).iter().map(line).collect();
         let said = |m: &SentMessage| {
             let text = json!({"chat": m.chat, "id": m.message_id, "text": m.text,
-                "edits": m.edits, "deleted": m.deleted});
+                "edits": m.edits, "deleted": m.deleted, "answered": m.answered});
             format!("{text}\n")
         };
         let sent: String = self.telegram.sent().iter().map(said).collect();
