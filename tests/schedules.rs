@@ -115,7 +115,9 @@ enum Act {
     /// While all is down: a turn in the gateway's queue.
     Continuation(usize),
     Boot,
-    /// A notice is tried once more.
+    /// A try of a notice has begun.
+    Begun,
+    /// A try of a notice has ended.
     Tried,
     Pause(u64),
 }
@@ -147,7 +149,9 @@ fn plan(number: usize, files: bool, random: &mut Random) -> Vec<Act> {
     if when == 3 {
         acts.extend([Act::Pause(random.below(PAUSE_MS_MAX)), Act::Channel(failure)]);
     }
-    acts.push(Act::Tried);
+    // What hangs does not end.
+    let waits = matches!(failure, Failure::Hang | Failure::Hold);
+    acts.push(if waits || random.one_in(3) { Act::Begun } else { Act::Tried });
     // Beside a turn that its queue begins the gateway might take a message into that turn.
     let speaker = [other, 0].into_iter().find(|chat| !continued[*chat]);
     acts.extend(speaker.filter(|_| random.one_in(2)).map(Act::Say));
@@ -165,7 +169,7 @@ fn plan(number: usize, files: bool, random: &mut Random) -> Vec<Act> {
     }
     acts.extend((files && random.one_in(3)).then_some(Act::Reply(other, 1)));
     acts.push(Act::Boot);
-    acts.extend(random.one_in(2).then_some(Act::Tried));
+    acts.extend(random.one_in(2).then_some(Act::Begun));
     acts.extend(speaker.filter(|_| random.one_in(4)).map(Act::Say));
     acts.push(Act::Channel(Failure::None));
     acts
@@ -279,7 +283,8 @@ impl<'a> Play<'a> {
                 self.tries_at_boot = self.tries();
                 self.rig.boot().await?;
             }
-            Act::Tried => self.tried().await?,
+            Act::Begun => self.tried(false).await?,
+            Act::Tried => self.tried(true).await?,
             Act::Pause(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
         Ok(())
@@ -423,7 +428,7 @@ impl<'a> Play<'a> {
     }
 
     /// A notice has been tried since the start, or there is none that would be.
-    async fn tried(&self) -> Outcome {
+    async fn tried(&self, ended: bool) -> Outcome {
         Ok(until("a try", TRY_MAX, || async {
             let notices = self.notices();
             let over = |notice: &Value| {
@@ -431,11 +436,9 @@ impl<'a> Play<'a> {
                     || ["delivered", "failed"].contains(&notice["state"].as_str().unwrap_or(""))
             };
             let none = !notices.is_empty() && notices.iter().all(over);
-            if self.tries() > self.tries_at_boot || none {
-                Ok(())
-            } else {
-                Err(format!("{notices:#?}"))
-            }
+            let under_way = notices.iter().any(|notice| notice["state"] == "attempting");
+            let tried = self.tries() > self.tries_at_boot && !(ended && under_way);
+            if tried || none { Ok(()) } else { Err(format!("{notices:#?}")) }
         })
         .await?)
     }
