@@ -516,11 +516,12 @@ impl<'a> Play<'a> {
             };
             for entry in all.iter().filter(open) {
                 left.push(entry.to_string());
-                let pauses = entry["plan"].as_str().is_some_and(|plan| plan.contains("pauses"))
-                    && healed.elapsed() > PAUSE_MAX;
-                if entry["place"] == "failed" || pauses {
-                    let id = entry["id"].as_str().unwrap_or("");
-                    // Between the two it may have been taken in hand.
+                let id = entry["id"].as_str().unwrap_or("");
+                let pauses = entry["plan"].as_str().is_some_and(|plan| plan.contains("pauses"));
+                if entry["place"] == "failed" {
+                    tideover(self.rig, &["queue", "retry", id]).await?;
+                } else if pauses && healed.elapsed() > PAUSE_MAX {
+                    // Its pause may be over by now, and it in hand.
                     let _ = tideover(self.rig, &["queue", "retry", id]).await;
                 }
             }
