@@ -170,8 +170,13 @@ fn plan(number: usize, files: bool, random: &mut Random) -> Vec<Act> {
     acts.extend((files && random.one_in(3)).then_some(Act::Reply(other, 1)));
     acts.push(Act::Boot);
     acts.extend(random.one_in(2).then_some(Act::Begun));
-    acts.extend(speaker.filter(|_| random.one_in(4)).map(Act::Say));
+    acts.extend(speaker.filter(|_| random.one_in(if files { 4 } else { 2 })).map(Act::Say));
     acts.push(Act::Channel(Failure::None));
+    // And in the middle of what comes then: an answer that was seen may be in no record yet.
+    if random.one_in(2) {
+        let pause = Act::Pause(random.below(PAUSE_MS_MAX));
+        acts.extend([pause, Act::Down(random.pick(&DOWNS)), Act::Boot]);
+    }
     acts
 }
 
