@@ -323,7 +323,13 @@ fn accept(state: &mut State, method: &str, body: &Value, answered: bool) -> Valu
                     answered,
                 });
             }
-            message(message_id, chat, text)
+            let mut answer = message(message_id, chat, text);
+            if let Some(thread) = thread_of(body) {
+                // A gateway checks that its message went to the topic that was meant.
+                answer["message_thread_id"] = json!(thread);
+                answer["is_topic_message"] = json!(true);
+            }
+            answer
         }
         "editMessageText" => {
             let message_id = number(&body["message_id"]);

@@ -243,9 +243,14 @@ async fn send(client: &mut Client, entry: &Entry, queue_files: Option<PathBuf>) 
             return Attempt::Queued { reason, answered };
         }
         SendOutcome::Failed { retryable: true, reason, .. } => return Attempt::NotTaken(reason),
-        SendOutcome::Queued { redelivery: Redelivery::AtNextStart, reason, answered }
-        | SendOutcome::Failed { retryable: false, reason, answered } => ended(reason, answered),
-        SendOutcome::Refused { reason } => Attempt::Refused(reason),
+        SendOutcome::Queued { redelivery: Redelivery::AtNextStart, reason, answered } => {
+            ended(reason, answered)
+        }
+        // What no queue took and nobody calls passing may be half delivered ("CHANNEL_PARTIAL_DELIVERY"): a person
+        // decides about a repeat.
+        SendOutcome::Refused { reason } | SendOutcome::Failed { retryable: false, reason, .. } => {
+            Attempt::Refused(reason)
+        }
     };
     if let Some(state_dir) = queue_files {
         // The gateway would send its copy at its next start, and the notice is ours to send.
