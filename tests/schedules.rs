@@ -752,7 +752,7 @@ async fn schedules(version: &str) -> Outcome {
     let mut stage: Option<(Rig, File)> = None;
     let mut failed = Vec::new();
     let mut place = 0;
-    for number in 0..long.unwrap_or(2) {
+    for number in 0..long.unwrap_or(1) {
         if only.is_some_and(|only| only != number) {
             continue;
         }
