@@ -47,10 +47,12 @@ pub(super) fn uninstall(global: &Global, uninstall: &Uninstall) -> Result<(), Fa
 
 /// Entries of the gateway's own queue that tideover keeps back must not stay behind with it.
 fn give_back_queue(context: &Context) {
-    let state = context.layout.directory(Place::State);
-    if !state.is_dir() {
+    // Without one of its own nothing was ever kept, and nothing is to be left behind.
+    let kept = [Place::QueueClaimed, Place::QueueKept].map(|place| context.layout.directory(place));
+    if !kept.iter().any(|shelf| shelf.is_dir()) {
         return;
     }
+    let state = context.layout.directory(Place::State);
     // A supervisor that still runs owns them; it hands them back to nobody.
     let Ok(Asked::Held(_lease)) = ask_lease(&state) else {
         eprintln!(
