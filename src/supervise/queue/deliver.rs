@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::core::queue::{AfterTry, Entry, Evidence, Queue, Tried, after_try};
-use crate::gateway::queue_files::Document;
-use crate::gateway::queue_files::Transcripts;
+use crate::gateway::queue_files::{Document, Transcripts};
 use crate::gateway::rpc::{Client, SendOutcome, TurnOutcome};
 use crate::store::{Layout, StoreError};
 

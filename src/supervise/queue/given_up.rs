@@ -40,7 +40,7 @@ impl Engine {
         }
         self.queue_soon();
         // Where the queue is kept as files, this was a single try.
-        if ours || self.queue.kind_name() != "native" {
+        if ours || !self.queue.in_database() {
             return;
         }
         tracing::error!(

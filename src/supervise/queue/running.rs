@@ -127,6 +127,11 @@ impl QueueState {
         self.in_files() && (self.ready || !self.in_hand.is_empty())
     }
 
+    /// Whether the gateway keeps it in its own database.
+    pub(in super::super) fn in_database(&self) -> bool {
+        self.kind == Kind::Native
+    }
+
     /// Its kind in a word, for `status`.
     pub(in super::super) fn kind_name(&self) -> &'static str {
         match self.kind {
