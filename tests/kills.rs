@@ -16,6 +16,7 @@ use serde_json::Value;
 use support::incident::{
     CHAT, behind_tideover, got, handed_off, is_native_turn, is_notice, is_question,
 };
+use support::random::Random;
 use support::{Outcome, rig};
 use tideover::drill::checkpoint;
 use tideover::drill::gateway_proc::Target;
@@ -33,31 +34,6 @@ const TURN_MS_MAX: u64 = 1_500;
 const WORD_MS_MAX: u64 = 6_000;
 /// Longest that a killed process may take to be gone.
 const END_MAX: Duration = Duration::from_secs(10);
-
-/// SplitMix64: small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn pause(&mut self, ms_max: u64) -> Duration {
-        Duration::from_millis(self.below(ms_max))
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap_or(0)]
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Kill {

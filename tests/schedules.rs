@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 use support::incident::{behind_tideover, is_native_turn, is_notice, tideover};
 use support::queue::{DELIVERY, SESSION, continuation, entries, put, reply, shelf};
+use support::random::Random;
 use support::{Outcome, rig};
 use tideover::drill::gateway_proc::Target;
 use tideover::drill::mock_model::{ModelRequest, Script, Step};
@@ -61,31 +62,6 @@ const RECORDED_MAX: Duration = Duration::from_secs(5);
 /// apart.
 const CLIENT_TRIES: usize = 3;
 const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(15);
-
-/// SplitMix64: small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap_or(0)]
-    }
-}
 
 /// How all of it goes down.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@ pub(crate) mod incident;
 pub(crate) mod lab;
 pub(crate) mod lab_gateway;
 pub(crate) mod queue;
+pub(crate) mod random;
 pub(crate) mod unit;
 
 use std::error::Error;
