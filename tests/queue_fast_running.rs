@@ -10,6 +10,8 @@ mod queue;
 use std::process::Command;
 
 use fast::{Running, Scratch, skip, until, until_gone};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use queue::{DELIVERY, message, place, put, run_gateway, start_once};
 use serde_json::{Value, json};
 
@@ -25,22 +27,18 @@ fn sends(scratch: &Scratch) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn has_ended(running: &Running) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap_or_default();
-    stat.is_empty() || stat.contains(") Z ")
-}
-
-/// Tells tideover that its gateway serves, the way the plugin does it.
-fn serve(running: &Running) {
-    let mut link = running.link();
-    link.send_text("!port\n");
-    let port = link.read().unwrap();
-    // Whoever is killed meanwhile does not answer.
-    let mut plugin = running.link();
-    plugin.post(json!({ "type": "hello", "v": 1, "role": "plugin", "plugin_version": "0",
-        "gateway": { "version": "stand-in", "incarnation": "i" } }));
-    plugin.post(json!({ "type": "gateway_start", "incarnation": "i", "port": port }));
-    while plugin.read().is_some_and(|frame| frame["id"] != "2") {}
+/// Tells tideover that its gateway serves, the way the plugin does it; none where it is killed meanwhile.
+fn serve(running: &Running) -> Option<()> {
+    let mut link = running.link_unless_ended()?;
+    link.send_bytes(b"!port\n").ok()?;
+    let port = link.read()?;
+    let mut plugin = running.link_unless_ended()?;
+    let hello = json!({ "id": "1", "type": "hello", "v": 1, "role": "plugin", "plugin_version": "0",
+        "gateway": { "version": "stand-in", "incarnation": "i" } });
+    let start = json!({ "id": "2", "type": "gateway_start", "incarnation": "i", "port": port });
+    plugin.send_bytes(format!("{hello}\n{start}\n").as_bytes()).ok()?;
+    while plugin.read()?["id"] != "2" {}
+    Some(())
 }
 
 /// Has a message delivered while the gateway runs, with a kill at a call; whether there was one.
@@ -64,23 +62,24 @@ fn delivered(scratch: &Scratch, inject: Option<(&str, usize)>) -> bool {
     let mut running = scratch.launch(&mut command);
     until("the stand-in", || {
         let ready = std::fs::read_to_string(scratch.stand_in_dir().join("ready")).is_ok();
-        (ready || has_ended(&running)).then_some(())
+        (ready || running.has_ended()).then_some(())
     });
-    if has_ended(&running) {
+    if running.has_ended() {
         running.wait();
         return false;
     }
     let child = running.stand_in_pid();
-    serve(&running);
+    let _ = serve(&running);
     // Asked for by hand it is not left to the gateway's own pass.
     let _ = scratch.verb(&["queue", "retry", ID]);
     let settled = scratch.state().join(SETTLED).join(format!("delivery~{ID}.json"));
     let done = until("the message's end", || {
-        (settled.exists() || has_ended(&running)).then(|| !has_ended(&running))
+        (settled.exists() || running.has_ended()).then(|| !running.has_ended())
     });
     if done {
-        // What follows the last step is nobody's concern here.
-        running.order("exit 0");
+        // What follows the last step is nobody's concern here: it may be killed in it, too, so the stand-in is ended
+        // without being asked.
+        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
     }
     running.wait();
     until_gone(child);
@@ -105,7 +104,7 @@ fn many_messages_are_each_sent_once() {
     let running = scratch.start_with(&mut run_gateway(&scratch));
     let ids: Vec<String> = (0..25).map(|number| format!("many-{number:02}")).collect();
     ids.iter().for_each(|id| put(&scratch, &message(id)));
-    serve(&running);
+    serve(&running).unwrap();
     for id in &ids {
         // One that is in hand by then is refused.
         let _ = scratch.verb(&["queue", "retry", id]);

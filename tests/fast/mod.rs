@@ -259,6 +259,22 @@ impl Running {
         Link::open(&self.stand_in_dir.join("ctl"))
     }
 
+    /// The same where tideover may be killed at any moment: none then.
+    pub(crate) fn link_unless_ended(&self) -> Option<Link> {
+        let path = self.stand_in_dir.join("ctl");
+        let stream = until("the socket or tideover's end", || match UnixStream::connect(&path) {
+            Ok(stream) => Some(Some(stream)),
+            Err(_) => self.has_ended().then_some(None),
+        });
+        stream.map(Link::over)
+    }
+
+    /// Whether tideover has ended, reaped or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    }
+
     /// A plugin that has said hello and that its gateway serves.
     pub(crate) fn plugin(&self) -> Link {
         let mut link = self.link();
@@ -313,7 +329,10 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn open(path: &Path) -> Self {
-        let stream = until("the socket", || UnixStream::connect(path).ok());
+        Self::over(until("the socket", || UnixStream::connect(path).ok()))
+    }
+
+    fn over(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());
