@@ -243,10 +243,21 @@ async function toolIntent(state, event, ctx) {
   } catch {
     return unanswered(state, call);
   }
-  if (answer?.allow !== false) return undefined;
+  if (answer?.allow !== false) return pinned(answer, event.params);
   state.calls.delete(callKey(call));
   if (answer.end_turn === true) endTurn(session);
   return blocked(answer.reason);
+}
+
+// The call that a person asked for with /resume runs with the recorded arguments and no others. The
+// gateway lays what a hook returns over the model's own (both versions): a key of the model's that
+// was not recorded is taken away, too. Returned even where they are the same, since the last hook
+// that returns any has the word, and this is the last.
+function pinned(answer, given) {
+  const { arguments: recorded } = answer ?? {};
+  if (recorded === null || typeof recorded !== "object") return undefined;
+  const others = Object.keys(given ?? {}).map((key) => [key, undefined]);
+  return { params: { ...Object.fromEntries(others), ...recorded } };
 }
 
 /** The supervisor does not answer: what is held stays held, else the policy decides. */

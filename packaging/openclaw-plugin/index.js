@@ -5,6 +5,7 @@
 // and does what it answers: see hooks.js. README.md names the permissions it needs.
 
 import { registerHooks } from "./hooks.js";
+import { registerResume } from "./resume.js";
 import { stateOf } from "./state.js";
 
 export default {
@@ -20,6 +21,7 @@ export default {
       if (state === null || typeof api?.on !== "function") return;
       state.gatewayVersion = api.runtime?.version;
       registerHooks(api, state);
+      registerResume(api, state);
     } catch {
       // A plugin that fails to register can keep the gateway from starting; this one cannot.
     }

@@ -36,6 +36,8 @@ const OWN_LINE = new RegExp(
 );
 const OWN_SOURCES = new Set(["internal_system", "inter_session"]);
 const OWN_TRIGGERS = new Set(["memory"]); // housekeeping before a person's turn, in its session
+// A turn that the supervisor started takes up nobody's message; by its run the supervisor knows it.
+const OWN_RUN = "tideover-";
 // The only commands whose rest becomes a turn ("/new do this"); "/verbose on" ends with itself.
 const CARRYING_COMMAND = /^\s*\/(?:new|reset)(?:@\w+)?[\s:]+(\S[^]*)$/i;
 
@@ -86,6 +88,24 @@ export function routeOf(event, ctx) {
   };
 }
 
+/** The same for a command. */
+export function routeOfCommand(ctx) {
+  const channel = text(ctx?.channel);
+  const to = text(ctx?.to) ?? text(ctx?.from);
+  if (channel === null || to === null) return null;
+  const thread = ctx.messageThreadId ?? ctx.threadId;
+  return {
+    channel,
+    to,
+    account_id: text(ctx.accountId),
+    thread_id: thread === undefined || thread === null ? null : String(thread),
+  };
+}
+
+/** Whether others read along where a command was given. */
+export const isGroup = (ctx) =>
+  [ctx?.sessionKey, ctx?.from, ctx?.to].some((s) => /(^|:)(group|channel):/.test(s ?? ""));
+
 export class People {
   #waiting = new BoundedMap(SESSIONS_MAX); // session key → [{ text, at, route }]
   #commands = []; // { key, rest, text, sender, route, at }: some carry a message on to a session
@@ -126,7 +146,8 @@ export class People {
     if (ctx?.trigger === "heartbeat" || ctx?.trigger === "cron") {
       return { origin: ctx.trigger, message: null };
     }
-    const own = OWN_SOURCES.has(kind) || OWN_TRIGGERS.has(ctx?.trigger);
+    const own = OWN_SOURCES.has(kind) || OWN_TRIGGERS.has(ctx?.trigger)
+      || (text(ctx?.runId) ?? "").startsWith(OWN_RUN);
     const message = own ? null : this.#take(session.key, prompt, ctx);
     if (message) return { origin: "user", message };
     return { origin: isRecoveryPrompt(prompt) ? "recovery" : "system", message: null };

@@ -50,6 +50,7 @@ pub(super) struct NoticeFragment {
 #[serde(deny_unknown_fields)]
 pub(super) struct ResumeFragment {
     pub(super) confirm: Option<ResumeConfirm>,
+    pub(super) group_arguments: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -109,6 +109,8 @@ impl Default for NoticeSettings {
 pub struct ResumeSettings {
     /// When a re-run is asked for a second time.
     pub confirm: ResumeConfirm,
+    /// Whether `/resume` shows the arguments of a call where others read along.
+    pub group_arguments: bool,
 }
 
 /// `[queue]`
@@ -221,6 +223,8 @@ pub(super) fn validate(fragment: Fragment) -> Result<Settings, Invalid> {
     settings.notice.enabled = notice.enabled.unwrap_or(settings.notice.enabled);
     let resume = fragment.resume.unwrap_or_default();
     settings.resume.confirm = resume.confirm.unwrap_or(settings.resume.confirm);
+    settings.resume.group_arguments =
+        resume.group_arguments.unwrap_or(settings.resume.group_arguments);
     let queue = fragment.queue.unwrap_or_default();
     settings.queue.retry = queue.retry.unwrap_or(settings.queue.retry);
     Ok(settings)

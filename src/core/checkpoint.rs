@@ -195,6 +195,8 @@ pub enum Origin {
     Heartbeat,
     /// A scheduled job.
     Cron,
+    /// A person's `/resume`: tideover started it on that word.
+    Resume,
     /// Anything else that no person asked for just now.
     System,
 }
@@ -273,9 +275,103 @@ pub struct Interruption {
     /// What lifted it.
     #[serde(default)]
     pub released_by: Option<ReleasedBy>,
+    /// What the gateway's own recovery did about it, if it did anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<NativeRecovery>,
+    /// What a person last asked for with `/resume`, and how far that came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+    /// How the interrupted action was dealt with: nothing is left to resume then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
     /// Fields of a newer writer, kept as they were.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// What the gateway's own recovery did about an interruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NativeRecovery {
+    /// It wanted to run a turn, and got the notice in its place.
+    Claimed,
+    /// It ran a turn of its own, with effects held.
+    Ran,
+}
+
+/// A person's word on an interrupted action: one permit for one run of one call, or to go on without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The run that was started for it; the permit is good in that run only.
+    pub run_id: String,
+    /// What was asked for.
+    pub kind: ResumeKind,
+    /// How far it came.
+    pub stage: ResumeStage,
+    /// Where the person said it.
+    pub from: AskedFrom,
+    /// When it was confirmed.
+    pub granted_at: Stamp,
+    /// When the call was let through; written before it ran.
+    #[serde(default)]
+    pub spent_at: Option<Stamp>,
+}
+
+/// What a person asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResumeKind {
+    /// The interrupted call again, once, with identical parameters.
+    Rerun,
+    /// To go on without running it again.
+    GoOn,
+}
+
+/// How far a resume came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResumeStage {
+    /// Confirmed; nothing has run for it.
+    Granted,
+    /// The call was let through.
+    Spent,
+    /// Its turn is over.
+    Ended,
+    /// Nothing came of it: it cannot be used any more.
+    Lapsed,
+}
+
+/// Where a person spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskedFrom {
+    /// `/resume` in a chat.
+    Chat,
+    /// `tideover resume`.
+    Shell,
+}
+
+/// How an interrupted action was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// How.
+    pub how: SettledHow,
+    /// When.
+    pub at: Stamp,
+}
+
+/// How an interrupted action was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettledHow {
+    /// It was run again, and answered.
+    Rerun,
+    /// The task went on from its result.
+    WentOn,
+    /// A person said that it had happened.
+    Done,
+    /// A person dropped it.
+    Skipped,
 }
 
 /// Why a session was cut.
@@ -378,6 +474,9 @@ impl Checkpoint {
     /// Whether work was under way that an end of the gateway would cut.
     #[must_use]
     pub fn in_flight(&self) -> bool {
+        if self.awaits_resume() {
+            return true;
+        }
         match self.state {
             State::Thinking | State::ToolRunning => self.turn.as_ref().is_some_and(|turn| {
                 // A heartbeat that had called nothing yet is no work: the next one does the same.
@@ -417,6 +516,13 @@ impl Checkpoint {
             .filter(|call| call.outcome == Outcome::Background)
             .filter_map(|call| call.background.as_ref())
             .filter(|background| background.ended_at.is_none())
+    }
+
+    /// Whether a person's `/resume` was confirmed and its turn has not begun.
+    #[must_use]
+    pub fn awaits_resume(&self) -> bool {
+        let resume = self.interruption.as_ref().and_then(|cut| cut.resume.as_ref());
+        self.turn.is_none() && resume.is_some_and(|resume| resume.stage == ResumeStage::Granted)
     }
 
     /// Whether effects wait for the user.

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde_json::Value;
+
 use super::checkpoint::{
     Cause, Checkpoint, Evidence, GatewayRef, HoldStatus, NoticeStatus, Origin, ReleasedBy, Route,
 };
@@ -13,6 +15,10 @@ use super::notice::{hold_reason, model_text};
 use super::recovery::{StartAction, start_action};
 use super::reducer::{self, Cut, Intent, Report};
 use super::stamp::Stamp;
+
+mod resume;
+
+pub use resume::{Resumed, Word};
 
 /// Runs whose blocked calls are counted at once; beyond it the counts start anew.
 const BLOCKED_RUNS_MAX: usize = 1_024;
@@ -104,6 +110,11 @@ pub enum Answer {
     },
     /// A tool may run, once its record is durable.
     Allow,
+    /// The call that a person asked for with `/resume` may run, once its record is durable and not before.
+    Permit {
+        /// The parameters to run it with, whatever the model gave.
+        arguments: Value,
+    },
     /// A tool is held.
     Block {
         /// What the model reads.
@@ -282,6 +293,7 @@ impl Ledger {
         text: Option<String>,
         route: Option<Route>,
     ) -> Step {
+        let origin = if self.is_resume(&session.key, run_id) { Origin::Resume } else { origin };
         let released = origin == Origin::User && self.release_by_message(now, &session.key);
         let started = origin == Origin::Recovery && self.note_recovery(now, session);
         let report = Report::TurnStarted { run_id: run_id.to_owned(), origin, text, route };
@@ -292,7 +304,13 @@ impl Ledger {
         }
         if step.answer == Answer::Noted {
             let text = self.prepend(&session.key);
-            let prepend = if origin == Origin::User { text } else { text.map(on_its_own_line) };
+            let prepend = match origin {
+                Origin::User => text,
+                Origin::Resume => None,
+                Origin::Recovery | Origin::Heartbeat | Origin::Cron | Origin::System => {
+                    text.map(on_its_own_line)
+                }
+            };
             step.answer = Answer::Turn { prepend };
         }
         step
@@ -331,6 +349,9 @@ impl Ledger {
 
     /// A tool is about to run: held, or noted and allowed.
     pub fn tool_intent(&mut self, now: Stamp, session: &SessionRef, intent: Intent) -> Step {
+        if let Some(step) = self.resume_intent(now, session, &intent) {
+            return step;
+        }
         let effect = effect_of(&intent.name, intent.arguments.as_ref());
         let held = self
             .sessions
@@ -339,15 +360,7 @@ impl Ledger {
             .and_then(|record| record.interruption.as_ref())
             .map(hold_reason);
         if let Some(reason) = held {
-            let count = self.count_block(&intent.run_id);
-            let user_turn = self.turn_origin(&session.key) == Some(Origin::User);
-            let (end_turn, ends_now) =
-                (count >= BLOCKED_CALLS_PER_RUN_MAX, count == BLOCKED_CALLS_PER_RUN_MAX);
-            return Step {
-                persist: None,
-                holds_changed: false,
-                answer: Answer::Block { reason, end_turn, ask_user: ends_now && user_turn },
-            };
+            return self.stopped(&session.key, &intent.run_id, reason);
         }
         let mut step = self.report(now, session, &Report::ToolIntent(intent));
         if step.answer == Answer::Noted {
@@ -356,18 +369,33 @@ impl Ledger {
         step
     }
 
+    /// The answer to a call that is not run.
+    fn stopped(&mut self, key: &str, run_id: &str, reason: String) -> Step {
+        let count = self.count_block(run_id);
+        let user_turn = self.turn_origin(key) == Some(Origin::User);
+        let (end_turn, ends_now) =
+            (count >= BLOCKED_CALLS_PER_RUN_MAX, count == BLOCKED_CALLS_PER_RUN_MAX);
+        Step {
+            persist: None,
+            holds_changed: false,
+            answer: Answer::Block { reason, end_turn, ask_user: ends_now && user_turn },
+        }
+    }
+
     /// Any other report: a result, the end of a background command, the end of a session.
     pub fn report(&mut self, now: Stamp, session: &SessionRef, report: &Report) -> Step {
         let Some(record) = self.record_of(now, session) else {
             return Step { persist: None, holds_changed: false, answer: Answer::Full };
         };
+        let held = self.sessions.get(&record).is_some_and(Checkpoint::is_held);
         let redact = std::mem::take(&mut self.policy.redact);
         let changed = self
             .sessions
             .get_mut(&record)
             .is_some_and(|record| reducer::apply(record, now, report, &redact));
         self.policy.redact = redact;
-        Step { persist: changed.then_some(record), holds_changed: false, answer: Answer::Noted }
+        let holds_changed = held != self.sessions.get(&record).is_some_and(Checkpoint::is_held);
+        Step { persist: changed.then_some(record), holds_changed, answer: Answer::Noted }
     }
 
     /// The gateway's own recovery turn is about to start.

@@ -16,6 +16,10 @@ pub const TASK_CHARS_MAX: usize = 4_000;
 pub const TOOL_CALL_CHARS_MAX: usize = 500;
 /// Longest task excerpt inside a notice to the user, in characters.
 pub const NOTICE_TASK_CHARS_MAX: usize = 200;
+/// Longest arguments that the words of a resumed turn repeat, as JSON, in bytes; longer ones stand in the transcript.
+pub const PROMPT_ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
+/// Most sessions that `/resume list` names; the rest are counted.
+pub const RESUME_LIST_MAX: usize = 10;
 /// Longest session key accepted on the socket, in bytes.
 pub const SESSION_KEY_BYTES_MAX: usize = 4_096;
 /// Longest identifier (run id, tool call id, tool name) accepted on the socket, in bytes.

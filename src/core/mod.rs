@@ -16,6 +16,7 @@ pub mod queue;
 pub mod readiness;
 pub mod recovery;
 pub mod reducer;
+pub mod resume;
 pub mod retry;
 pub mod stamp;
 pub mod supervisor;

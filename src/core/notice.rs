@@ -188,14 +188,14 @@ pub fn cause_text(cut: &Interruption) -> String {
 }
 
 /// Between backticks, so that a channel which reads Markdown shows the arguments as they are.
-fn as_code(text: &str) -> String {
+pub(super) fn as_code(text: &str) -> String {
     let longest_run = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest_run + 1);
     let pad = if longest_run > 0 { " " } else { "" };
     format!("{fence}{pad}{text}{pad}{fence}")
 }
 
-fn cut_at(text: &str, chars_max: usize) -> String {
+pub(super) fn cut_at(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.to_owned();
     }
@@ -240,6 +240,9 @@ mod tests {
             repeated: 0,
             released_at: None,
             released_by: None,
+            native: None,
+            resume: None,
+            settled: None,
             extra: Map::new(),
         }
     }

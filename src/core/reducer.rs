@@ -9,6 +9,7 @@ use super::checkpoint::{
 };
 use super::hold::effect_of;
 use super::limits::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
+use super::resume;
 use super::stamp::Stamp;
 
 /// One fact about one session.
@@ -122,6 +123,8 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
             start_turn(record, now, run_id, *origin);
             match origin {
                 Origin::User => set_task(record, text.as_deref()),
+                // Its words are ours.
+                Origin::Resume => {}
                 Origin::Recovery | Origin::Heartbeat | Origin::Cron | Origin::System => {
                     if record.task.is_none() {
                         set_task(record, text.as_deref());
@@ -131,7 +134,8 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
             set_route(record, route.as_ref());
         }
         Report::TurnEnded { run_id, success, answered, told, stopping } => {
-            end_turn(record, run_id, *success, *answered && *told, *stopping);
+            let heard = (*answered, *told);
+            end_turn(record, run_id, *success, heard, *stopping);
         }
         Report::ToolIntent(intent) => announce(record, now, intent, redact),
         Report::ToolFinished { run_id, tool_call_id, outcome, background, stopping } => {
@@ -149,6 +153,7 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
         }
         Report::SessionEnded => close(record, now),
     }
+    resume::follow(record, now, report);
     touch_if_changed(record, &before, now)
 }
 
@@ -161,7 +166,8 @@ pub fn interruption_id(incident: &str, session_key: &str) -> String {
 /// Marks a session as cut. Returns the incident that needs a notice, if this is a new one.
 pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
     let before = record.clone();
-    let cut_user_turn = record.turn.as_ref().is_some_and(|turn| turn.origin == Origin::User);
+    let asked_for = |turn: &Turn| matches!(turn.origin, Origin::User | Origin::Resume);
+    let cut_user_turn = record.awaits_resume() || record.turn.as_ref().is_some_and(asked_for);
     let cut_run = record.turn.take().map(|turn| turn.run_id);
     let still_held = record.interruption.as_mut().filter(|old| old.status == HoldStatus::Held);
     if let Some(old) = still_held.filter(|_| !cut_user_turn) {
@@ -186,6 +192,9 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         repeated: 0,
         released_at: if cut.hold { None } else { Some(now) },
         released_by: if cut.hold { None } else { Some(ReleasedBy::Policy) },
+        native: None,
+        resume: None,
+        settled: None,
         extra: serde_json::Map::new(),
     });
     for call in record.last_tool_call.iter_mut().chain(record.open_calls.iter_mut()) {
@@ -256,7 +265,7 @@ pub fn expire(record: &mut Checkpoint, now: Stamp) -> bool {
     touch_if_changed(record, &before, now)
 }
 
-fn touch_if_changed(record: &mut Checkpoint, before: &Checkpoint, now: Stamp) -> bool {
+pub(super) fn touch_if_changed(record: &mut Checkpoint, before: &Checkpoint, now: Stamp) -> bool {
     let changed = record != before;
     if changed {
         record.seq = record.seq.saturating_add(1);
@@ -288,7 +297,13 @@ fn start_turn(record: &mut Checkpoint, now: Stamp, run_id: &str, origin: Origin)
     record.next_expected_action = "the model answers".to_owned();
 }
 
-fn end_turn(record: &mut Checkpoint, run_id: &str, success: bool, answered: bool, stopping: bool) {
+fn end_turn(
+    record: &mut Checkpoint,
+    run_id: &str,
+    success: bool,
+    (answered, told): (bool, bool),
+    stopping: bool,
+) {
     let Some(turn) = record.turn.clone().filter(|turn| turn.run_id == run_id) else { return };
     if stopping && !success {
         return;
@@ -298,8 +313,10 @@ fn end_turn(record: &mut Checkpoint, run_id: &str, success: bool, answered: bool
         .open_calls
         .retain(|call| call.outcome == Outcome::Background && call.ended_at().is_none());
     settle(record);
-    let told = turn.origin == Origin::User && success && answered;
-    if let Some(cut) = record.interruption.as_mut().filter(|_| told) {
+    // The words that began a resume say all there is to tell.
+    let heard = (turn.origin == Origin::User && answered && told)
+        || (turn.origin == Origin::Resume && answered);
+    if let Some(cut) = record.interruption.as_mut().filter(|_| success && heard) {
         cut.model_told = true;
     }
 }
@@ -315,7 +332,7 @@ fn settle(record: &mut Checkpoint) {
     }
 }
 
-fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, redact: &[String]) {
+pub(super) fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, redact: &[String]) {
     let announced = new_call(now, intent, redact);
     // Ids alone do not make a repeat: what runs must be what is on disk.
     let is_same = |call: &ToolCall| {

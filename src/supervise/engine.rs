@@ -24,6 +24,7 @@ use crate::telemetry::events;
 use super::manager::Downfall;
 use super::notices::Asked;
 use super::queue::{Delivered, Look, QueueState};
+use super::resume::Resuming;
 use super::said::Said;
 use super::vitals::{Looked, Vitals};
 use super::watch::Watches;
@@ -76,6 +77,8 @@ pub(super) enum Internal {
     QueueChanged,
     /// A step with one entry of it ended.
     QueueStepped(Box<Delivered>),
+    /// A step of a person's `/resume`.
+    Resuming(Resuming),
 }
 
 /// A command that outlived the tool call that started it.

@@ -14,6 +14,7 @@ mod prepare;
 mod process;
 pub mod queue;
 mod reports;
+pub mod resume;
 mod run;
 mod said;
 mod service;

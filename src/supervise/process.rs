@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use nix::unistd::{SysconfVar, sysconf};
+
 use crate::core::recovery::ProcessRef;
+use crate::core::stamp::Stamp;
 
 /// The kernel's boot id; `unknown` where it cannot be read.
 #[must_use]
@@ -24,6 +27,20 @@ pub(super) fn process_ref(pid: u32) -> Option<ProcessRef> {
 /// Start time of a process in clock ticks since boot: field 22 of its stat line.
 pub(super) fn start_ticks(pid: u32) -> Option<u64> {
     stat_after_name(pid)?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// When the host booted, as the kernel's own clock has it.
+pub(super) fn booted_at() -> Option<Stamp> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(Stamp::from_ms(line.trim().parse::<i64>().ok()?.checked_mul(1_000)?))
+}
+
+/// When a process began, to a second or so.
+pub(super) fn started_at(pid: u32, booted_at: Stamp) -> Option<Stamp> {
+    let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
+    let since_ms = start_ticks(pid)?.checked_mul(1_000)?.checked_div(per_second)?;
+    Some(booted_at.plus_ms(i64::try_from(since_ms).ok()?))
 }
 
 /// The fields of a process's stat line from the third on, its state.

@@ -168,7 +168,11 @@ impl Engine {
             }
             Request::TurnEnd { session, run_id, success, answered, told } => {
                 let ending = Ending { success, answered, told: told.unwrap_or(true) };
+                let lapses = self.lapses(&session.key, &run_id);
                 let step = self.ledger.turn_ended(now, &(&session).into(), &run_id, ending);
+                if !lapses && self.lapses(&session.key, &run_id) {
+                    self.say_lapsed(&session.key, &run_id);
+                }
                 self.queue_soon();
                 self.answered(&session, step)
             }
@@ -204,6 +208,7 @@ impl Engine {
                 self.announce_holds();
                 self.answered(&session, step)
             }
+            Request::ResumeAsked(asked) => self.resume_asked(peer, id, &asked),
             Request::MessageSent(sent) => {
                 self.message_told(&sent);
                 Response::Now(json!({}))
@@ -216,6 +221,7 @@ impl Engine {
             | Request::Status {}
             | Request::Sessions {}
             | Request::Release { .. }
+            | Request::Resume { .. }
             | Request::Forget { .. }
             | Request::Flush {}
             | Request::Queue { .. }
@@ -288,35 +294,54 @@ impl Engine {
                 }))
             }
             Answer::Full => Response::Now(self.not_durable("the limit of sessions is reached")),
+            Answer::Permit { arguments } => {
+                self.say_rerun(&session.key, &name);
+                // Nothing runs on a permit that is not on disk as spent: a crash could have it spent twice.
+                let refusal = json!({
+                    "durable": false, "allow": false, "end_turn": true,
+                    "reason": "Not run: that it runs could not be made durable.",
+                });
+                self.allow_when_durable(peer, id, &session.key, Some(arguments), refusal)
+            }
             Answer::Allow
             | Answer::Noted
             | Answer::Message { .. }
             | Answer::Turn { .. }
             | Answer::Recovery { .. } => {
-                let ack = self.persist(&session.key);
                 let refusal = self.not_durable("its checkpoint could not be made durable");
-                let to_loop = self.to_loop.clone();
-                let (peer, id) = (peer.clone(), id.unwrap_or_default().to_owned());
-                let key = session.key.clone();
-                spawn_local(async move {
-                    let result = ack.await.unwrap_or(Err(StoreError::Stopped));
-                    let answer = match &result {
-                        Ok(()) => {
-                            json!({ "durable": true, "allow": true, "reason": null, "end_turn": false })
-                        }
-                        Err(_) => refusal,
-                    };
-                    peer.send(reply(&id, &answer));
-                    let stored = super::engine::Internal::Stored {
-                        what: "checkpoints",
-                        key: Some(key),
-                        result,
-                    };
-                    let _ = to_loop.send(stored).await;
-                });
-                Response::Later
+                self.allow_when_durable(peer, id, &session.key, None, refusal)
             }
         }
+    }
+
+    /// Lets a call through once its record is on disk; with these arguments where a person's word names them.
+    fn allow_when_durable(
+        &mut self,
+        peer: &Peer,
+        id: Option<&str>,
+        key: &str,
+        arguments: Option<Value>,
+        refusal: Value,
+    ) -> Response {
+        let ack = self.persist(key);
+        let to_loop = self.to_loop.clone();
+        let (peer, id) = (peer.clone(), id.unwrap_or_default().to_owned());
+        let key = key.to_owned();
+        spawn_local(async move {
+            let result = ack.await.unwrap_or(Err(StoreError::Stopped));
+            let answer = match &result {
+                Ok(()) => json!({
+                    "durable": true, "allow": true, "reason": null, "end_turn": false,
+                    "arguments": arguments,
+                }),
+                Err(_) => refusal,
+            };
+            peer.send(reply(&id, &answer));
+            let stored =
+                super::engine::Internal::Stored { what: "checkpoints", key: Some(key), result };
+            let _ = to_loop.send(stored).await;
+        });
+        Response::Later
     }
 
     /// The answer for a call whose record is not on disk: the policy decides whether it runs.
@@ -368,7 +393,9 @@ impl Engine {
             self.announce_holds();
         }
         Response::Now(match step.answer {
-            Answer::Noted | Answer::Allow | Answer::Block { .. } => json!({}),
+            Answer::Noted | Answer::Allow | Answer::Permit { .. } | Answer::Block { .. } => {
+                json!({})
+            }
             Answer::Message { released } => json!({ "released": released }),
             Answer::Turn { prepend } => json!({ "prepend": prepend }),
             Answer::Recovery { claim } => json!({ "claim": claim, "reply": null }),
@@ -387,6 +414,7 @@ impl Engine {
         let changes = matches!(
             request,
             Request::Release { .. }
+                | Request::Resume { .. }
                 | Request::Forget { .. }
                 | Request::QueueRetry { .. }
                 | Request::QueueDrop { .. }
@@ -410,6 +438,7 @@ impl Engine {
                     self.reply_when_durable(peer, id, key, json!({ "released": was_held }))
                 }
             },
+            Request::Resume { key, choice } => self.resume_at_shell(peer, id, key, *choice),
             Request::Forget { key } => {
                 match self.ledger.get(key).map(|record| record.in_flight()) {
                     None => Response::Error(ErrorCode::NotFound, format!("no session {key:?}")),
@@ -453,6 +482,7 @@ impl Engine {
             | Request::ToolResult { .. }
             | Request::BackgroundEnd { .. }
             | Request::SessionEnd { .. }
+            | Request::ResumeAsked(_)
             | Request::MessageSent(_)
             | Request::NativeQueue { .. } => {
                 Response::Error(ErrorCode::Refused, "only the companion plugin reports".to_owned())

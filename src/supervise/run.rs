@@ -373,6 +373,7 @@ fn take_internal(
         Internal::QueueSeen(seen) => engine.queue_seen(seen),
         Internal::QueueChanged => engine.queue_soon(),
         Internal::QueueStepped(stepped) => engine.queue_stepped(&stepped),
+        Internal::Resuming(resuming) => engine.resuming(resuming),
         Internal::PluginMissing => {
             if engine.plugin.is_none() {
                 let why = "the companion plugin has not reported; nothing is journaled (run `tideover install --no-unit`)";

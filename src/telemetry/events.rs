@@ -176,6 +176,14 @@ kinds! {
     DELIVERY_GIVEN_UP: "delivery-given-up" "437a640f63ba470ba7ee74fbeefc14b5", hint "tideover queue list",
         channel: "the channel",
         session_hash: "the session: the first 16 digits of its key's SHA-256";
+    /// A person said what is to become of an interrupted action.
+    RESUMED: "resumed" "b27970d61c834ab08c354ddf0fe71bde", hint "tideover sessions list",
+        session_hash: "the session: the first 16 digits of its key's SHA-256",
+        decision: "what it led to: rerun, go_on, done or skip",
+        from: "where it was said: chat or shell";
+    /// A re-run was confirmed and the call did not run.
+    RESUME_LAPSED: "resume-lapsed" "790d6cdf0637467aad25314db99fccd4", hint "tideover sessions list",
+        session_hash: "the session: the first 16 digits of its key's SHA-256";
     /// An interrupted call was run once more on a person's word.
     RERUN: "rerun" "ed37e958628446c18803e0b766afd806", hint "tideover sessions list",
         session_hash: "the session: the first 16 digits of its key's SHA-256",

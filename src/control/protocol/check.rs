@@ -120,9 +120,13 @@ pub(super) fn check(request: &Request) -> Checked {
             session(of)?;
             id("background_id", background_id)
         }
+        Request::ResumeAsked(asked) => {
+            asked.session.as_ref().map_or(Ok(()), session)?;
+            route(&asked.route)
+        }
         Request::MessageSent(sent) => check_sent(sent),
         Request::NativeQueue { entries, .. } => check_entries(entries),
-        Request::Release { key } | Request::Forget { key } => {
+        Request::Release { key } | Request::Forget { key } | Request::Resume { key, .. } => {
             within("key", key, SESSION_KEY_BYTES_MAX)
         }
         Request::Queue { entry } => all_within(&[("entry", entry, IDENTIFIER_BYTES_MAX)]),

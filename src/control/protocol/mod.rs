@@ -12,8 +12,10 @@ use crate::core::ledger::SessionRef;
 
 mod check;
 mod delivery;
+mod resume;
 
 pub use delivery::{MessageSent, NativeEntry};
+pub use resume::{ResumeAsked, ResumeWord};
 
 use check::check;
 
@@ -116,6 +118,8 @@ pub enum Request {
         #[serde(default)]
         reason: Option<String>,
     },
+    /// Plugin: a person wrote `/resume`. The reply comes when it is durable and, where a turn begins, has begun.
+    ResumeAsked(ResumeAsked),
     /// Plugin: the gateway sent a message, or did not get it through.
     MessageSent(MessageSent),
     /// Plugin: what stands in the gateway's own queue, where it is kept in SQLite. Sent when it has changed.
@@ -133,6 +137,13 @@ pub enum Request {
     Release {
         /// The session key.
         key: String,
+    },
+    /// Shell: resume an interrupted session.
+    Resume {
+        /// The session key.
+        key: String,
+        /// What is said.
+        choice: ResumeWord,
     },
     /// Shell: drop a checkpoint.
     Forget {

@@ -32,6 +32,7 @@ pub const PLUGIN_FILES: &[PluginFile] = plugin_files![
     "native-queue.js",
     "people.js",
     "queue-watch.js",
+    "resume.js",
     "sessions.js",
     "socket.js",
     "state.js",

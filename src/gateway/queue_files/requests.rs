@@ -135,10 +135,7 @@ impl Document {
             session_key: self.entry.session_key.clone()?,
             // As the gateway does it, so that the transcript holds the same text either way.
             message: message.trim().to_owned(),
-            channel: route.channel,
-            to: route.to,
-            account_id: route.account_id,
-            thread_id: route.thread_id,
+            route: Some(route),
             idempotency_key: key.to_owned(),
         })
     }

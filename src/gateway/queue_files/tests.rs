@@ -97,7 +97,7 @@ fn a_turn_is_read() {
     let request = document.turn_request("k").unwrap();
     assert_eq!(request.message, "Lab continuation: verify");
     assert_eq!(
-        (request.idempotency_key.as_str(), request.account_id.as_deref()),
+        (request.idempotency_key.as_str(), request.route.as_ref().unwrap().account_id.as_deref()),
         ("k", Some("default"))
     );
     assert!(document.send_request("k").is_none());

@@ -139,6 +139,17 @@ impl Client {
         params: &Value,
         timeout: Duration,
     ) -> Result<Value, RpcError> {
+        self.call_telling(method, params, timeout, || {}).await
+    }
+
+    /// The same; `interim` is called when the answer that only announces another has come.
+    pub(super) async fn call_telling(
+        &mut self,
+        method: &str,
+        params: &Value,
+        timeout: Duration,
+        interim: impl FnMut(),
+    ) -> Result<Value, RpcError> {
         self.requests += 1;
         let id = self.requests.to_string();
         let text = request(&id, method, params);
@@ -159,7 +170,7 @@ impl Client {
                 .map_err(|error| lost(method, &error, false))?;
             written = true;
             self.stream.flush().await.map_err(|error| lost(method, &error, true))?;
-            self.answer(&id, method).await
+            self.answer(&id, method, interim).await
         };
         match timeout_at(deadline, exchange).await {
             Ok(result) => result,
@@ -229,7 +240,12 @@ impl Client {
         }
     }
 
-    async fn answer(&mut self, id: &str, method: &str) -> Result<Value, RpcError> {
+    async fn answer(
+        &mut self,
+        id: &str,
+        method: &str,
+        mut interim: impl FnMut(),
+    ) -> Result<Value, RpcError> {
         loop {
             let Frame::Response { id: of, result } = self.next_frame(method).await? else {
                 continue;
@@ -238,7 +254,7 @@ impl Client {
                 continue;
             }
             match result {
-                Ok(payload) if is_interim(method, &payload) => {}
+                Ok(payload) if is_interim(method, &payload) => interim(),
                 Ok(payload) => return Ok(payload),
                 Err(error) => {
                     return Err(RpcError::Answered { method: method.to_owned(), error });

@@ -30,6 +30,23 @@ impl Client {
         Ok(answer.get("session").and_then(route))
     }
 
+    /// The model of session `key`, as `provider/model`; `None` where the gateway names none.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn session_model(
+        &mut self,
+        key: &str,
+        timeout: Duration,
+    ) -> Result<Option<String>, RpcError> {
+        let answer = self.call("sessions.describe", &json!({ "key": key }), timeout).await?;
+        let text = |name: &str| answer.get("session")?.get(name)?.as_str();
+        Ok(text("model").map(|model| match text("modelProvider") {
+            Some(provider) => format!("{provider}/{model}"),
+            None => model.to_owned(),
+        }))
+    }
+
     /// Stops what runs in session `key`: run `run_id`, or whatever runs where none is named.
     ///
     /// Measured on 2026.5.5 and 2026.9.6: both offer `sessions.abort` and answer a session where

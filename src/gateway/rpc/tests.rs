@@ -8,6 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::core::checkpoint::Route;
+
 use super::*;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -159,10 +161,12 @@ fn turn() -> TurnRequest {
     TurnRequest {
         session_key: "agent:main:main".into(),
         message: "m".into(),
-        channel: "telegram".into(),
-        to: "telegram:1".into(),
-        account_id: Some("default".into()),
-        thread_id: None,
+        route: Some(Route {
+            channel: "telegram".into(),
+            to: "telegram:1".into(),
+            account_id: Some("default".into()),
+            thread_id: None,
+        }),
         idempotency_key: "k".into(),
     }
 }

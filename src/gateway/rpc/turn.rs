@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::core::checkpoint::Route;
+
 use super::client::Client;
 use super::error::RpcError;
 
@@ -22,14 +24,8 @@ pub struct TurnRequest {
     pub session_key: String,
     /// What the agent is told.
     pub message: String,
-    /// The channel that its answer goes to.
-    pub channel: String,
-    /// The address on that channel.
-    pub to: String,
-    /// The channel account; the gateway's default where none is named.
-    pub account_id: Option<String>,
-    /// A thread or topic.
-    pub thread_id: Option<String>,
+    /// Where its answer goes; without one the answer stays in the session.
+    pub route: Option<Route>,
     /// Recognises a repeat while the gateway runs; see [`Client::run_turn`].
     pub idempotency_key: String,
 }
@@ -64,7 +60,17 @@ impl Client {
     /// gives the first outcome. A channel that does not take the answer makes the outcome an error
     /// although the turn ran; the answer then waits in the gateway's delivery queue.
     pub async fn run_turn(&mut self, request: &TurnRequest, timeout: Duration) -> TurnOutcome {
-        outcome(self.call("agent", &params(request), timeout).await)
+        self.run_turn_telling(request, timeout, || {}).await
+    }
+
+    /// As [`Client::run_turn`]; `accepted` is called once the gateway has taken the turn.
+    pub async fn run_turn_telling(
+        &mut self,
+        request: &TurnRequest,
+        timeout: Duration,
+        accepted: impl FnMut(),
+    ) -> TurnOutcome {
+        outcome(self.call_telling("agent", &params(request), timeout, accepted).await)
     }
 
     /// Whether session `session_key` holds the copy of a message that was sent under one of `keys`
@@ -98,16 +104,16 @@ fn params(request: &TurnRequest) -> Value {
         "message": request.message,
         "sessionKey": request.session_key,
         "idempotencyKey": request.idempotency_key,
-        "deliver": true,
-        "channel": request.channel,
-        "to": request.to,
+        "deliver": request.route.is_some(),
     });
-    let optional = [("accountId", &request.account_id), ("threadId", &request.thread_id)];
-    if let Some(params) = params.as_object_mut() {
-        for (name, value) in optional {
-            if let Some(value) = value {
-                params.insert(name.to_owned(), value.as_str().into());
-            }
+    let (Some(route), Some(object)) = (&request.route, params.as_object_mut()) else {
+        return params;
+    };
+    object.insert("channel".to_owned(), route.channel.as_str().into());
+    object.insert("to".to_owned(), route.to.as_str().into());
+    for (name, value) in [("accountId", &route.account_id), ("threadId", &route.thread_id)] {
+        if let Some(value) = value {
+            object.insert(name.to_owned(), value.as_str().into());
         }
     }
     params

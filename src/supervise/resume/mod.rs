@@ -1,0 +1,353 @@
+//! `/resume` from a chat and `tideover resume` from a shell: the facts are gathered off the loop, the ledger decides,
+//! the permit is made durable, and only then is the gateway asked to run a turn.
+
+mod command;
+mod facts;
+mod start;
+
+use serde_json::{Value, json};
+use tokio::task::spawn_local;
+
+use crate::config::ResumeConfirm;
+use crate::control::protocol::{ErrorCode, ResumeAsked, ResumeWord, reply};
+use crate::control::server::Peer;
+use crate::core::canonical::session_hash;
+use crate::core::checkpoint::{AskedFrom, Checkpoint, ResumeStage, Route};
+use crate::core::ledger::Word;
+use crate::core::outbox::{Entry, key_of};
+use crate::core::resume::{self, Choice, Confirm, Decision, Facts, Shown, answer};
+use crate::store::StoreError;
+use crate::telemetry::events;
+
+use super::clock;
+use super::engine::{Engine, Internal};
+use super::process;
+use super::reports::Response;
+use start::Begun;
+
+pub use facts::gather as gather_facts;
+
+/// One word of a person, on its way.
+#[derive(Debug)]
+pub(super) struct Asking {
+    peer: Peer,
+    id: String,
+    key: String,
+    word: ResumeWord,
+    from: AskedFrom,
+    shown: Shown,
+}
+
+/// What the resume's own tasks report back to the loop.
+#[derive(Debug)]
+pub(super) enum Resuming {
+    /// The facts are there: decide.
+    Facts(Box<Asking>, Box<Facts>),
+    /// The run that was to be started has not begun, or has ended.
+    Over {
+        /// Whose.
+        key: String,
+        /// Which run.
+        run_id: String,
+    },
+}
+
+impl Engine {
+    /// A person wrote `/resume` in a chat.
+    pub(super) fn resume_asked(
+        &mut self,
+        peer: &Peer,
+        id: Option<&str>,
+        asked: &ResumeAsked,
+    ) -> Response {
+        let shown = if asked.group && !self.settings.resume.group_arguments {
+            Shown::NoArguments
+        } else {
+            Shown::Everything
+        };
+        if asked.choice == ResumeWord::List {
+            let route = asked.route.as_ref();
+            let mine: Vec<&Checkpoint> = self
+                .ledger
+                .unsettled()
+                .filter(|record| is_of_route(record, route) || is_named(record, asked))
+                .collect();
+            return Response::Now(json!({ "text": resume::list(&mine, shown) }));
+        }
+        let Some(key) = self.session_asked_for(asked) else {
+            let none = resume::refusal(&resume::Refusal::NothingCut);
+            return Response::Now(json!({ "text": none }));
+        };
+        let asking = Asking {
+            peer: peer.clone(),
+            id: id.unwrap_or_default().to_owned(),
+            key,
+            word: asked.choice,
+            from: AskedFrom::Chat,
+            shown,
+        };
+        self.gather(asking)
+    }
+
+    /// The same from a shell.
+    pub(super) fn resume_at_shell(
+        &mut self,
+        peer: &Peer,
+        id: Option<&str>,
+        key: &str,
+        word: ResumeWord,
+    ) -> Response {
+        if self.ledger.get(key).is_none() {
+            return Response::Error(ErrorCode::NotFound, format!("no session {key:?}"));
+        }
+        let asking = Asking {
+            peer: peer.clone(),
+            id: id.unwrap_or_default().to_owned(),
+            key: key.to_owned(),
+            word,
+            from: AskedFrom::Shell,
+            shown: Shown::Everything,
+        };
+        self.gather(asking)
+    }
+
+    /// Which session a chat's `/resume` is about: the one that the gateway names, else the only interrupted one of
+    /// that conversation.
+    fn session_asked_for(&self, asked: &ResumeAsked) -> Option<String> {
+        let named = self
+            .ledger
+            .all()
+            .find(|record| is_named(record, asked))
+            .map(|record| record.session_key.clone());
+        named.or_else(|| {
+            let route = asked.route.as_ref();
+            let mut of_route = self.ledger.unsettled().filter(|record| is_of_route(record, route));
+            let first = of_route.next()?;
+            of_route.next().is_none().then(|| first.session_key.clone())
+        })
+    }
+
+    fn gather(&self, asking: Asking) -> Response {
+        let call = self
+            .ledger
+            .get(&asking.key)
+            .and_then(|record| record.interruption.as_ref())
+            .and_then(|cut| cut.call.clone().map(|call| (call, cut.at)));
+        let (link, to_loop) = (self.gateway.clone(), self.to_loop.clone());
+        spawn_local(async move {
+            let facts = facts::look(link, asking.key.clone(), call).await;
+            let resuming = Resuming::Facts(Box::new(asking), Box::new(facts));
+            let _ = to_loop.send(Internal::Resuming(resuming)).await;
+        });
+        Response::Later
+    }
+
+    /// Takes what the resume's tasks bring.
+    pub(super) fn resuming(&mut self, resuming: Resuming) {
+        match resuming {
+            Resuming::Facts(asking, facts) => self.decide(*asking, &facts),
+            Resuming::Over { key, run_id } => {
+                if self.ledger.resume_lapsed(clock::now(), &key, &run_id) {
+                    self.say_lapsed(&key, &run_id);
+                    self.persist_soon(&key);
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, asking: Asking, facts: &Facts) {
+        let Some(choice) = choice_of(asking.word) else {
+            self.show(&asking, facts);
+            return;
+        };
+        if self.gateway.is_none() && choice != Choice::Ask && choice != Choice::Skip {
+            let why = "the gateway does not serve yet; try again in a moment";
+            asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, why);
+            return;
+        }
+        let word = Word {
+            choice,
+            from: asking.from,
+            confirm: self.confirm(),
+            command: facts.command(),
+            run_id: format!("tideover-resume-{}", process::new_run_id()),
+        };
+        let resumed = self.ledger.resume(clock::now(), &asking.key, &word);
+        let Some(record) = self.ledger.get(&asking.key) else { return };
+        let text = answer(record, &resumed.decision, facts, asking.shown);
+        let result = json!({
+            "decision": decision_name(&resumed.decision),
+            "text": text,
+            "run_id": resumed.starts.then_some(&word.run_id),
+        });
+        if !resumed.changed {
+            asking.peer.send(reply(&asking.id, &result));
+            return;
+        }
+        tracing::info!(
+            event = events::RESUMED.name,
+            session_hash = session_hash(&asking.key),
+            decision = decision_name(&resumed.decision),
+            from = from_name(asking.from),
+            "a person resumed an interrupted session"
+        );
+        let prompt = resume::prompt(record, &resumed.decision).filter(|_| resumed.starts);
+        let route = record.route.clone();
+        let ack = self.persist(&asking.key);
+        self.announce_holds();
+        let (link, to_loop) = (self.gateway.clone(), self.to_loop.clone());
+        spawn_local(async move {
+            let stored = ack.await.unwrap_or(Err(StoreError::Stopped));
+            if let Err(error) = stored {
+                let why = format!("it could not be made durable, so nothing was started: {error}");
+                asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, &why);
+                let _ = to_loop.send(over(&asking.key, &word.run_id)).await;
+                return;
+            }
+            let (Some(prompt), Some(link)) = (prompt, link) else {
+                asking.peer.send(reply(&asking.id, &result));
+                return;
+            };
+            let begun = start::begin(&link, &asking.key, route, &word.run_id, prompt).await;
+            match begun {
+                Begun::Accepted(end) => {
+                    asking.peer.send(reply(&asking.id, &result));
+                    let _ = end.await;
+                }
+                Begun::NotTaken(why) => {
+                    let why = format!("the gateway did not take the turn, so nothing runs: {why}");
+                    asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, &why);
+                }
+            }
+            let _ = to_loop.send(over(&asking.key, &word.run_id)).await;
+        });
+    }
+
+    fn show(&self, asking: &Asking, facts: &Facts) {
+        let Some(record) = self.ledger.get(&asking.key) else { return };
+        let now = clock::now();
+        let next = resume::decide(record, now, Choice::Ask, self.confirm(), facts.command());
+        let yes = resume::decide(record, now, Choice::Yes, self.confirm(), facts.command());
+        let result = json!({
+            "decision": decision_name(&next),
+            "yes": decision_name(&yes),
+            "refusal": match &yes {
+                Decision::Refuse(why) => Some(resume::refusal(why)),
+                Decision::Confirm | Decision::Rerun | Decision::GoOn | Decision::Done | Decision::Skip => None,
+            },
+            "text": resume::facts_text(record, facts, asking.shown),
+            "facts": facts,
+            "session": record,
+        });
+        asking.peer.send(reply(&asking.id, &result));
+    }
+
+    fn confirm(&self) -> Confirm {
+        match self.settings.resume.confirm {
+            ResumeConfirm::Unknown => Confirm::Unknown,
+            ResumeConfirm::Always => Confirm::Always,
+            ResumeConfirm::Never => Confirm::Never,
+        }
+    }
+
+    /// A permitted call is let through.
+    pub(super) fn say_rerun(&self, key: &str, tool: &str) {
+        let attempt = self
+            .ledger
+            .get(key)
+            .and_then(|record| record.last_tool_call.as_ref())
+            .map_or(1, |call| call.attempt);
+        tracing::info!(
+            event = events::RERUN.name,
+            session_hash = session_hash(key),
+            tool,
+            attempt,
+            "an interrupted call runs again, as a person asked"
+        );
+    }
+
+    /// Whether nothing came of the resume that a run was started for.
+    pub(super) fn lapses(&self, key: &str, run_id: &str) -> bool {
+        let cut = self.ledger.get(key).and_then(|record| record.interruption.as_ref());
+        let resume = cut.and_then(|cut| cut.resume.as_ref());
+        resume.is_some_and(|resume| resume.run_id == run_id && resume.stage == ResumeStage::Lapsed)
+    }
+
+    /// The turn of a resume is over and the call did not run: who asked for it is told.
+    pub(super) fn say_lapsed(&mut self, key: &str, run_id: &str) {
+        tracing::warn!(
+            event = events::RESUME_LAPSED.name,
+            session_hash = session_hash(key),
+            "nothing came of a resume"
+        );
+        let Some(route) = self.ledger.get(key).and_then(|record| record.route.clone()) else {
+            return;
+        };
+        let notice = key_of(&route, &[run_id.to_owned()]);
+        let text = resume::lapsed_text().to_owned();
+        let entry = Entry::new(clock::now(), notice, route, Vec::new(), text);
+        self.outbox.entry(entry.key.clone()).or_insert(entry);
+        self.kick_notices();
+    }
+}
+
+fn over(key: &str, run_id: &str) -> Internal {
+    Internal::Resuming(Resuming::Over { key: key.to_owned(), run_id: run_id.to_owned() })
+}
+
+fn is_named(record: &Checkpoint, asked: &ResumeAsked) -> bool {
+    asked.session.as_ref().is_some_and(|session| {
+        record.session_key == session.key
+            || (session.id.is_some() && record.session_id == session.id)
+    })
+}
+
+/// Whether a session's user is reached at this address.
+fn is_of_route(record: &Checkpoint, asked: Option<&Route>) -> bool {
+    let (Some(own), Some(asked)) = (&record.route, asked) else { return false };
+    own.channel == asked.channel
+        && own.to == asked.to
+        && own.thread_id == asked.thread_id
+        && (own.account_id == asked.account_id
+            || own.account_id.is_none()
+            || asked.account_id.is_none())
+}
+
+fn choice_of(word: ResumeWord) -> Option<Choice> {
+    match word {
+        ResumeWord::Ask => Some(Choice::Ask),
+        ResumeWord::Yes => Some(Choice::Yes),
+        ResumeWord::Done => Some(Choice::Done),
+        ResumeWord::Skip => Some(Choice::Skip),
+        ResumeWord::Show | ResumeWord::List => None,
+    }
+}
+
+fn decision_name(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::Confirm => "confirm",
+        Decision::Rerun => "rerun",
+        Decision::GoOn => "go_on",
+        Decision::Done => "done",
+        Decision::Skip => "skip",
+        Decision::Refuse(_) => "refused",
+    }
+}
+
+fn from_name(from: AskedFrom) -> &'static str {
+    match from {
+        AskedFrom::Chat => "chat",
+        AskedFrom::Shell => "shell",
+    }
+}
+
+/// The facts of one record, for a shell without a supervisor.
+pub fn facts_offline(record: &Checkpoint) -> Facts {
+    let cut = record.interruption.as_ref();
+    cut.and_then(|cut| cut.call.as_ref().map(|call| gather_facts(call, cut.at))).unwrap_or_default()
+}
+
+/// What the reply of the supervisor looks like without one.
+pub fn name_of(decision: &Decision) -> Value {
+    json!(decision_name(decision))
+}

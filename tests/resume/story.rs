@@ -1,0 +1,67 @@
+//! The full story, as a user plays it.
+
+use crate::support::incident::{
+    CHAT, behind_tideover, first_line, handed_off, is_notice, kill_both, record, record_when,
+};
+use crate::support::{Outcome, rig};
+use tideover::drill::mock_model::{Script, Step};
+use tideover::drill::mock_telegram::SentMessage;
+use tideover::drill::rig::{Rig, TURN_MAX};
+
+/// The answer to a command.
+async fn says(rig: &Rig, command: &str, expected: &str) -> Outcome<SentMessage> {
+    let sent = rig.telegram.mark();
+    rig.send_user(CHAT, command);
+    let answer = |m: &SentMessage| m.chat == CHAT && m.text.contains(expected);
+    Ok(rig.telegram.wait_for(&format!("the answer to {command}"), sent, TURN_MAX, answer).await?)
+}
+
+async fn the_story(version: &str) -> Outcome {
+    let options = behind_tideover("[recovery]\nrelease = \"explicit\"\n");
+    let Some((mut rig, _slot)) = rig(version, options).await? else { return Ok(()) };
+    let work = rig.work("deploy", CHAT)?;
+    let task = "please do the deploy job";
+    rig.model.script(Script::marker(task, [Step::call(work.call())]));
+    rig.send_user(CHAT, task);
+    work.await_effect(1).await?;
+    kill_both(&mut rig).await?;
+    rig.model.clear();
+    work.open_gate()?;
+    let sent = rig.telegram.mark();
+    rig.boot().await?;
+    rig.telegram.wait_for("the notice", sent, TURN_MAX, is_notice).await?;
+    handed_off(&rig).await?;
+
+    says(&rig, "/resume", "/resume yes").await?;
+    rig.model.script(Script::marker(
+        "confirmed with /resume",
+        [Step::call(work.call()), Step::text("Deployed at last.")],
+    ));
+    let asked = rig.model.seen();
+    let sent = rig.telegram.mark();
+    says(&rig, "/resume yes", "Running it again").await?;
+    let own = |m: &SentMessage| m.text.contains("Deployed at last.");
+    rig.telegram.wait_for("the end", sent, TURN_MAX, own).await?;
+    assert_eq!(work.runs(), 2);
+    let request = &rig.model.requests_from(asked)[0];
+    assert!(request.contains(&first_line(&work.call())), "{:?}", request.turn_text());
+    let closed = record_when(&rig, "the end of the resume", CHAT, |record| {
+        record["interruption"]["resume"]["stage"] == "ended"
+    })
+    .await?;
+    assert_eq!(closed["interruption"]["settled"]["how"], "rerun", "{closed}");
+    assert_eq!(closed["interruption"]["call"]["attempt"], 2, "{closed}");
+    assert_eq!(record(&rig, CHAT)?["state"], "idle");
+    says(&rig, "/resume yes", "Nothing is left to resume").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn on_2026_9_6() -> Outcome {
+    the_story("2026.9.6").await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn on_2026_5_5() -> Outcome {
+    the_story("2026.5.5").await
+}
