@@ -18,6 +18,7 @@ import {
 const FIRST = 1000;
 const LAST = -1000; // before_tool_call: whatever another plugin blocks is no intent
 const ERROR_CHARS_MAX = 300;
+const WORKSPACE_CHARS_MAX = 1000;
 const NOTICE_WINDOW_MS = 300_000; // how long after a claim the native notice may still come
 
 // Inherited timeouts differ (none on 2026.5.5, 15 s and fail closed on 2026.9.6): state our own.
@@ -195,6 +196,7 @@ async function turnStart(state, session, runId, event, ctx) {
       trigger: text(ctx.trigger),
       text: cut(message?.text ?? event.prompt),
       route: message?.route ?? null,
+      workspace: text(ctx.workspaceDir)?.slice(0, WORKSPACE_CHARS_MAX) ?? null,
     });
     return text(answer?.prepend);
   } catch {

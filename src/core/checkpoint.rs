@@ -48,6 +48,9 @@ pub struct Checkpoint {
     /// Where the session's user is reached.
     #[serde(default)]
     pub route: Option<Route>,
+    /// The directory that its agent works in, as the gateway last named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
     /// The gateway that the record speaks of.
     pub gateway: GatewayRef,
     /// Where the facts came from.
@@ -464,6 +467,7 @@ impl Checkpoint {
             next_expected_action: String::new(),
             updated_at: now,
             route: None,
+            workspace: None,
             gateway: GatewayRef::default(),
             evidence: Evidence::Plugin,
             interruption: None,

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::checkpoint::{
-    Cause, Checkpoint, Evidence, GatewayRef, HoldStatus, NoticeStatus, Origin, ReleasedBy, Route,
+    Cause, Checkpoint, Evidence, GatewayRef, HoldStatus, NativeRecovery, NoticeStatus, Origin,
+    ReleasedBy, Route,
 };
 use super::hold::{HoldPolicy, ReleasePolicy, effect_of, stops};
 use super::limits::{BLOCKED_CALLS_PER_RUN_MAX, SESSIONS_MAX};
@@ -295,7 +296,9 @@ impl Ledger {
     ) -> Step {
         let origin = if self.is_resume(&session.key, run_id) { Origin::Resume } else { origin };
         let released = origin == Origin::User && self.release_by_message(now, &session.key);
-        let started = origin == Origin::Recovery && self.note_recovery(now, session);
+        let started = origin == Origin::Recovery
+            && (self.note_recovery(now, session)
+                | self.note_native(now, &session.key, NativeRecovery::Ran));
         let report = Report::TurnStarted { run_id: run_id.to_owned(), origin, text, route };
         let mut step = self.report(now, session, &report);
         step.holds_changed |= released || started;
@@ -401,11 +404,18 @@ impl Ledger {
     /// The gateway's own recovery turn is about to start.
     pub fn recovery_turn(&mut self, now: Stamp, session: &SessionRef) -> Step {
         let started = self.note_recovery(now, session);
+        let claim = self.policy.native == Native::Ask;
+        let noted = claim && self.note_native(now, &session.key, NativeRecovery::Claimed);
         Step {
-            persist: started.then(|| session.key.clone()),
+            persist: (started || noted).then(|| session.key.clone()),
             holds_changed: started,
-            answer: Answer::Recovery { claim: self.policy.native == Native::Ask },
+            answer: Answer::Recovery { claim },
         }
+    }
+
+    /// Notes what the gateway's own recovery does about an open interruption.
+    fn note_native(&mut self, now: Stamp, key: &str, native: NativeRecovery) -> bool {
+        self.sessions.get_mut(key).is_some_and(|record| reducer::set_native(record, now, native))
     }
 
     /// The gateway recovers a session that no open interruption speaks of: the restart cut it all the same.
@@ -451,6 +461,13 @@ impl Ledger {
                 record.interruption.as_ref().is_some_and(|cut| cut.id == interruption_id)
             })
             .is_some_and(|record| reducer::set_notice(record, now, status))
+    }
+
+    /// Learns the directory that a session's agent works in; written with the session's next record.
+    pub fn set_workspace(&mut self, key: &str, workspace: String) {
+        if let Some(record) = self.sessions.get_mut(key) {
+            record.workspace = Some(workspace);
+        }
     }
 
     /// Takes a route that was found elsewhere for a session that had none.

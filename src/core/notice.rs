@@ -1,6 +1,8 @@
 //! The words of design §9: to the model, and to the user.
 
-use super::checkpoint::{Cause, Checkpoint, HoldStatus, Interruption, Outcome, ToolCall};
+use super::checkpoint::{
+    Cause, Checkpoint, HoldStatus, Interruption, Outcome, SettledHow, ToolCall,
+};
 use super::hold::ReleasePolicy;
 use super::limits::{NOTICE_SESSIONS_MAX, NOTICE_TASK_CHARS_MAX, TOOL_CALL_CHARS_MAX};
 
@@ -32,11 +34,24 @@ pub fn model_text(cut: &Interruption) -> String {
     text.push_str("\nOutcome: ");
     text.push_str(&outcome_text(cut.call.as_ref()));
     text.push_str(&others_text(cut));
+    if let Some(settled) = cut.settled {
+        text.push_str(settled_text(settled.how));
+    }
     if let Some(task) = &cut.task {
         text.push_str("\nTask: ");
         text.push_str(&cut_at(task, TOOL_CALL_CHARS_MAX));
     }
     text
+}
+
+/// What a person has already said about the action, for the model.
+fn settled_text(how: SettledHow) -> &'static str {
+    match how {
+        SettledHow::Rerun => " The user has had it run again since; its result is in this session.",
+        SettledHow::WentOn => " The user has had the task go on since.",
+        SettledHow::Done => " The user says that it did take effect: do not run it again.",
+        SettledHow::Skipped => " The user has dropped it: do not run it again.",
+    }
 }
 
 /// What a blocked model reads in place of a result.

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::canonical::{arguments_sha256, canonical_json, sha256_hex};
 use super::checkpoint::{
-    Background, Cause, Checkpoint, Effect, HoldStatus, Interruption, NoticeStatus, Omitted, Origin,
-    Outcome, ReleasedBy, Route, State, ToolCall, Turn,
+    Background, Cause, Checkpoint, Effect, HoldStatus, Interruption, NativeRecovery, NoticeStatus,
+    Omitted, Origin, Outcome, ReleasedBy, Route, State, ToolCall, Turn,
 };
 use super::hold::effect_of;
 use super::limits::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
@@ -251,6 +251,16 @@ pub fn set_notice(record: &mut Checkpoint, now: Stamp, status: NoticeStatus) -> 
     let before = record.clone();
     if let Some(cut) = record.interruption.as_mut() {
         cut.notice = status;
+    }
+    touch_if_changed(record, &before, now)
+}
+
+/// Notes what the gateway's own recovery did about an interruption that nobody has dealt with. Returns whether it
+/// changed.
+pub fn set_native(record: &mut Checkpoint, now: Stamp, native: NativeRecovery) -> bool {
+    let before = record.clone();
+    if let Some(cut) = record.interruption.as_mut().filter(|cut| cut.settled.is_none()) {
+        cut.native = Some(native);
     }
     touch_if_changed(record, &before, now)
 }

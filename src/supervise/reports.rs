@@ -160,9 +160,12 @@ impl Engine {
                 self.kick_notices();
                 self.answered(&session, step)
             }
-            Request::TurnStart { session, run_id, origin, text, route } => {
+            Request::TurnStart { session, run_id, origin, text, route, workspace } => {
                 let reference = SessionRef::from(&session);
                 let step = self.ledger.turn_started(now, &reference, &run_id, origin, text, route);
+                if let Some(workspace) = workspace {
+                    self.ledger.set_workspace(&session.key, workspace);
+                }
                 self.kick_notices();
                 self.answered(&session, step)
             }

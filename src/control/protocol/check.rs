@@ -94,7 +94,8 @@ pub(super) fn check(request: &Request) -> Checked {
             session(of)?;
             route(from)
         }
-        Request::TurnStart { session: of, run_id, route: from, .. } => {
+        Request::TurnStart { session: of, run_id, route: from, workspace, .. } => {
+            all_within(&[("workspace", workspace, SESSION_KEY_BYTES_MAX)])?;
             session(of)?;
             route(from)?;
             id("run_id", run_id)

@@ -71,6 +71,9 @@ pub enum Request {
         /// Where the user is reached.
         #[serde(default)]
         route: Option<Route>,
+        /// The directory that the agent works in.
+        #[serde(default)]
+        workspace: Option<String>,
     },
     /// Plugin: a turn ended.
     TurnEnd {

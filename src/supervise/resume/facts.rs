@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::core::checkpoint::ToolCall;
+use crate::core::checkpoint::{Checkpoint, ToolCall};
 use crate::core::resume::{Changed, Facts};
 use crate::core::stamp::Stamp;
 use crate::gateway::rpc::{Client, ConnectOptions};
@@ -34,11 +34,11 @@ const CWD_KEYS: [&str; 3] = ["workdir", "cwd", "working_directory"];
 pub(super) async fn look(
     link: Option<GatewayLink>,
     session_key: String,
-    call: Option<(ToolCall, Stamp)>,
+    record: Option<Checkpoint>,
 ) -> Facts {
     let disk = async {
-        let Some((call, cut_at)) = call else { return Facts::default() };
-        let found = spawn_blocking(move || gather(&call, cut_at));
+        let Some(record) = record else { return Facts::default() };
+        let found = spawn_blocking(move || gather(&record));
         timeout(LOOK_MAX, found).await.ok().and_then(Result::ok).unwrap_or_default()
     };
     let asked = async {
@@ -58,15 +58,20 @@ async fn model(link: &GatewayLink, session_key: &str) -> Option<String> {
     model
 }
 
-/// What disk and /proc say about an interrupted call.
+/// What disk and /proc say about an interrupted session's call.
 #[must_use]
-pub fn gather(call: &ToolCall, cut_at: Stamp) -> Facts {
-    let running = command::find(call, cut_at);
+pub fn gather(record: &Checkpoint) -> Facts {
+    let Some(cut) = &record.interruption else { return Facts::default() };
+    let Some(call) = &cut.call else {
+        return Facts { cwd: record.workspace.clone(), ..Facts::default() };
+    };
+    let running = command::find(call, cut.at);
     let text = |keys: &[&str]| {
         let arguments = call.arguments.as_ref()?;
         keys.iter().find_map(|key| arguments.get(*key)?.as_str()).map(str::to_owned)
     };
     let cwd = text(&CWD_KEYS).or_else(|| running.as_ref().and_then(|running| running.cwd.clone()));
+    let cwd = cwd.or_else(|| record.workspace.clone());
     let changed = changed_files(call, cwd.as_deref());
     Facts { running, cwd, changed, model: None }
 }

@@ -128,14 +128,10 @@ impl Engine {
     }
 
     fn gather(&self, asking: Asking) -> Response {
-        let call = self
-            .ledger
-            .get(&asking.key)
-            .and_then(|record| record.interruption.as_ref())
-            .and_then(|cut| cut.call.clone().map(|call| (call, cut.at)));
+        let record = self.ledger.get(&asking.key).cloned();
         let (link, to_loop) = (self.gateway.clone(), self.to_loop.clone());
         spawn_local(async move {
-            let facts = facts::look(link, asking.key.clone(), call).await;
+            let facts = facts::look(link, asking.key.clone(), record).await;
             let resuming = Resuming::Facts(Box::new(asking), Box::new(facts));
             let _ = to_loop.send(Internal::Resuming(resuming)).await;
         });
@@ -342,12 +338,13 @@ fn from_name(from: AskedFrom) -> &'static str {
 }
 
 /// The facts of one record, for a shell without a supervisor.
+#[must_use]
 pub fn facts_offline(record: &Checkpoint) -> Facts {
-    let cut = record.interruption.as_ref();
-    cut.and_then(|cut| cut.call.as_ref().map(|call| gather_facts(call, cut.at))).unwrap_or_default()
+    gather_facts(record)
 }
 
-/// What the reply of the supervisor looks like without one.
+/// A decision by its name on the wire.
+#[must_use]
 pub fn name_of(decision: &Decision) -> Value {
     json!(decision_name(decision))
 }
