@@ -231,6 +231,9 @@ function hasAnswer(messages) {
 }
 
 async function toolIntent(state, event, ctx) {
+  // A client of the gateway's own invoke interface, and no turn: its end is never reported, and a
+  // person or a program asked for it in so many words.
+  if ((text(event.runId) ?? text(ctx.runId) ?? text(ctx.sessionId)) === null) return undefined;
   const session = state.sessions.ofTool({ ...ctx, runId: text(event.runId) ?? ctx.runId });
   if (session === null) return undefined;
   const call = callOf(state, session, event, ctx);

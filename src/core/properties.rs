@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::canonical::arguments_sha256;
 use super::checkpoint::{
-    Background, Cause, Checkpoint, Effect, GatewayRef, HoldStatus, NoticeStatus, Origin, Outcome,
-    ReleasedBy, Route, State,
+    AskedFrom, Background, Cause, Checkpoint, Effect, GatewayRef, HoldStatus, NoticeStatus, Origin,
+    Outcome, ReleasedBy, ResumeStage, Route, State,
 };
 use super::hold::{HoldPolicy, ReleasePolicy, effect_of};
-use super::ledger::{Answer, Ending, Ledger, Native, Policy, SessionRef};
+use super::ledger::{Answer, Ending, Ledger, Native, Policy, SessionRef, Word};
 use super::reducer::{Intent, Report};
+use super::resume::{Choice, Command, Confirm, Decision};
 use super::stamp::Stamp;
 
 /// One thing that happens to a ledger. Few names, so that they meet often.
@@ -30,6 +32,8 @@ enum Op {
     Notice { key: String, status: NoticeStatus },
     Stopping { stopping: bool },
     Restart { wait_ms: i64 },
+    Resume { key: String, run: String, choice: Choice, runs: bool },
+    Lapse { key: String, run: String },
 }
 
 fn name(prefix: &'static str, count: u8) -> impl Strategy<Value = String> {
@@ -86,6 +90,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (key(), one_of(&NOTICES)).prop_map(|(key, status)| Op::Notice { key, status }),
         1 => any::<bool>().prop_map(|stopping| Op::Stopping { stopping }),
         1 => (0_i64..5_000).prop_map(|wait_ms| Op::Restart { wait_ms }),
+        3 => (key(), run(), one_of(&[Choice::Ask, Choice::Yes, Choice::Done, Choice::Skip]), any::<bool>())
+            .prop_map(|(key, run, choice, runs)| Op::Resume { key, run, choice, runs }),
+        1 => (key(), run()).prop_map(|(key, run)| Op::Lapse { key, run }),
     ]
 }
 
@@ -113,13 +120,25 @@ struct World {
     policy: Policy,
     now: Stamp,
     runs: u32,
+    /// Runs that a person confirmed a call for, and how many calls were let through in each.
+    permits: BTreeMap<String, u32>,
+    /// The run that was last started for each session on a person's word.
+    started: BTreeMap<String, String>,
 }
 
 impl World {
     fn new(policy: Policy) -> Self {
         let now = Stamp::from_ms(1_795_362_624_362);
         let ledger = Ledger::new(policy.clone(), Vec::new(), "run0", now);
-        Self { ledger, disk: BTreeMap::new(), policy, now, runs: 0 }
+        Self {
+            ledger,
+            disk: BTreeMap::new(),
+            policy,
+            now,
+            runs: 0,
+            permits: BTreeMap::new(),
+            started: BTreeMap::new(),
+        }
     }
 
     fn write(&mut self, keys: impl IntoIterator<Item = String>) {
@@ -127,6 +146,34 @@ impl World {
             let record = self.ledger.get(&key).expect("a record that is to be written").clone();
             self.disk.insert(key, record);
         }
+    }
+
+    fn in_its_run(&self, op: &Op) -> Op {
+        let mut op = op.clone();
+        match &mut op {
+            Op::TurnStart { key, run, .. }
+            | Op::TurnEnd { key, run, .. }
+            | Op::Intent { key, run, .. }
+            | Op::Result { key, run, .. }
+            | Op::BackgroundEnded { key, run, .. } => *run = self.run_of(key, run),
+            Op::Message { .. }
+            | Op::SessionEnded { .. }
+            | Op::Recovery { .. }
+            | Op::InterruptAll { .. }
+            | Op::Release { .. }
+            | Op::Notice { .. }
+            | Op::Stopping { .. }
+            | Op::Restart { .. }
+            | Op::Resume { .. }
+            | Op::Lapse { .. } => {}
+        }
+        op
+    }
+
+    /// One of the few names of runs stands for the one that a person's word started, where there is one.
+    fn run_of(&self, key: &str, run: &str) -> String {
+        let started = self.started.get(key).filter(|_| run == "r0");
+        started.map_or_else(|| run.to_owned(), Clone::clone)
     }
 
     /// Does one thing; returns the answer where there is one.
@@ -140,6 +187,7 @@ impl World {
             account_id: None,
             thread_id: None,
         };
+        let op = &self.in_its_run(op);
         let ledger = &mut self.ledger;
         let step = match op {
             Op::Message { key, text } => {
@@ -206,6 +254,32 @@ impl World {
                 self.restart(*wait_ms);
                 return None;
             }
+            Op::Resume { key, run, choice, runs } => {
+                // A person's word names a run that there never was before.
+                self.runs += 1;
+                let word = Word {
+                    choice: *choice,
+                    from: AskedFrom::Chat,
+                    confirm: Confirm::Unknown,
+                    command: if *runs { Command::Runs(7) } else { Command::NotFound },
+                    run_id: format!("{run}-{}", self.runs),
+                };
+                let resumed = ledger.resume(now, key, &word);
+                if resumed.decision == Decision::Rerun {
+                    self.permits.insert(word.run_id.clone(), 0);
+                }
+                if resumed.starts {
+                    self.started.insert(key.clone(), word.run_id);
+                }
+                self.write(resumed.changed.then(|| key.clone()));
+                return None;
+            }
+            Op::Lapse { key, run } => {
+                let run = self.run_of(key, run);
+                let changed = self.ledger.resume_lapsed(now, key, &run);
+                self.write(changed.then(|| key.clone()));
+                return None;
+            }
         };
         self.write(step.persist);
         Some(step.answer)
@@ -254,7 +328,9 @@ fn asked_effect(op: &Op) -> Option<(&str, Effect)> {
         | Op::Release { .. }
         | Op::Notice { .. }
         | Op::Stopping { .. }
-        | Op::Restart { .. } => None,
+        | Op::Restart { .. }
+        | Op::Resume { .. }
+        | Op::Lapse { .. } => None,
     }
 }
 
@@ -266,10 +342,12 @@ fn may_release(op: &Op, policy: &Policy) -> bool {
         Op::Message { .. } | Op::TurnStart { origin: Origin::User, .. } => by_message,
         // Only by being too old to act on.
         Op::Restart { .. } => true,
-        Op::TurnStart { .. }
+        // A person's word, or the answer of the call that they asked for.
+        Op::Resume { .. } | Op::Result { .. } => true,
+        Op::Lapse { .. }
+        | Op::TurnStart { .. }
         | Op::TurnEnd { .. }
         | Op::Intent { .. }
-        | Op::Result { .. }
         | Op::BackgroundEnded { .. }
         | Op::Recovery { .. }
         | Op::InterruptAll { .. }
@@ -290,7 +368,8 @@ proptest! {
                 .all()
                 .map(|record| (record.session_key.clone(), record.clone()))
                 .collect();
-            let answer = world.step(op);
+            let (op, played) = (&world.in_its_run(op), op);
+            let answer = world.step(played);
 
             if let (Some((key, effect)), Some(answer)) = (asked_effect(op), &answer) {
                 let held = before.get(key).is_some_and(Checkpoint::is_held);
@@ -300,7 +379,16 @@ proptest! {
                     HoldPolicy::Off => false,
                 };
                 let blocked = matches!(answer, Answer::Block { .. });
-                prop_assert_eq!(blocked, held && stopped, "{:?}", op);
+                let permitted = matches!(answer, Answer::Permit { .. });
+                let Op::Intent { run, .. } = op else { unreachable!() };
+                let of_resume = before
+                    .get(key)
+                    .and_then(|record| record.interruption.as_ref()?.resume.as_ref())
+                    .is_some_and(|resume| resume.run_id == *run);
+                // In the run of a person's word more is stopped, and one call goes through.
+                prop_assert!(of_resume || blocked == (held && stopped), "{:?}", op);
+                prop_assert!(of_resume || !permitted, "{:?}", op);
+                prop_assert!(blocked || permitted || !(held && stopped), "{:?}", op);
             }
 
             for record in world.ledger.all() {
@@ -321,7 +409,10 @@ proptest! {
                 // An incident stays what it was until another one takes its place.
                 if let (Some(old), Some(new)) = (&was.interruption, &record.interruption) {
                     if old.id == new.id && old.at == new.at {
-                        prop_assert_eq!(&old.call, &new.call);
+                        let permitted = matches!(answer, Some(Answer::Permit { .. }));
+                        let ends = matches!(op, Op::Result { .. } | Op::BackgroundEnded { .. });
+                        prop_assert!(permitted || ends || old.call == new.call, "{:?}", op);
+                        prop_assert!(new.settled.is_some() || old.settled.is_none());
                         prop_assert_eq!((old.cause, &old.task), (new.cause, &new.task));
                         prop_assert!(new.model_told || !old.model_told);
                         if old.status == HoldStatus::Held && new.status != HoldStatus::Held {
@@ -343,6 +434,19 @@ proptest! {
                 prop_assert!(!text.contains("\"secret\":"), "a redacted key was kept");
             }
 
+            if let (Op::Intent { key, run, tool, .. }, Some(Answer::Permit { arguments })) = (op, &answer) {
+                // One confirmation, one run; and what runs is what was cut.
+                let spent = world.permits.get_mut(run).expect("a person's word");
+                *spent += 1;
+                prop_assert_eq!(*spent, 1, "a permit was spent twice");
+                let cut = before[key].interruption.as_ref().unwrap().call.as_ref().unwrap();
+                prop_assert_eq!(&arguments_sha256(arguments), &cut.arguments_sha256);
+                prop_assert_eq!(tool, &cut.name);
+                let disk = world.disk[key].interruption.as_ref().unwrap();
+                prop_assert_eq!(disk.resume.as_ref().unwrap().stage, ResumeStage::Spent);
+                prop_assert_eq!(disk.call.as_ref().unwrap().attempt, cut.attempt + 1);
+            }
+
             match op {
                 Op::Intent { key, run, call, tool, .. } if answer == Some(Answer::Allow) => {
                     let record = world.ledger.get(key).unwrap();
@@ -355,7 +459,8 @@ proptest! {
                     let was = before.get(key).and_then(|record| record.turn.as_ref());
                     if was.is_some_and(|turn| turn.run_id == *run) {
                         let record = world.ledger.get(key).unwrap();
-                        prop_assert!(!record.in_flight() || record.state == State::Background);
+                        let waits = record.state == State::Background || record.awaits_resume();
+                        prop_assert!(!record.in_flight() || waits);
                         prop_assert!(record.turn.is_none());
                     }
                 }
@@ -378,6 +483,8 @@ proptest! {
                 | Op::Recovery { .. }
                 | Op::Release { .. }
                 | Op::Notice { .. }
+                | Op::Resume { .. }
+                | Op::Lapse { .. }
                 | Op::Stopping { .. } => {}
             }
         }

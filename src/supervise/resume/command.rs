@@ -2,8 +2,9 @@
 //!
 //! A command that went to the background is known by its pid. One that was cut in the middle of its call is not: the
 //! gateway tells a command's pid only with its result. It is looked for among the processes that began while the call
-//! was running, by what their command line says (measured: both gateways run `sh -c COMMAND`, and the shell replaces
-//! itself where the command is a single program).
+//! was running, by what their command line says (measured: 2026.5.5 runs `sh -c COMMAND`, 2026.9.6 the
+//! same with a line of its own before it; some shells replace themselves with a single program). Nothing in a command's
+//! environment names its session or its call. 2026.9.6 ends its commands when it dies, 2026.5.5 does not.
 
 use std::fs;
 
@@ -73,7 +74,9 @@ fn cmdline(pid: u32) -> Option<Vec<String>> {
 /// Whether a command line is that of a command: a shell that was given it, or the program that a shell became.
 fn says(words: &[String], command: &str) -> bool {
     let given = |word: &String| {
-        word.trim() == command || (command.len() >= INSIDE_BYTES_MIN && word.contains(command))
+        word.trim() == command
+            || word.trim_end().ends_with(&format!("; {command}"))
+            || (command.len() >= INSIDE_BYTES_MIN && word.contains(command))
     };
     words.iter().any(given) || words.join(" ") == command
 }
@@ -88,6 +91,7 @@ mod tests {
         assert!(says(&line(&["/bin/bash", "-c", "sleep 300"]), "sleep 300"));
         assert!(says(&line(&["sleep", "300"]), "sleep 300"));
         assert!(says(&line(&["bash", "-c", "cd /w; ./deploy.sh --all"]), "./deploy.sh --all"));
+        assert!(says(&line(&["/bin/sh", "-c", "export PATH=\"$A:$PATH\"; unset A; ls"]), "ls"));
         assert!(!says(&line(&["sleep", "3000"]), "sleep 300"));
         assert!(!says(&line(&["vi", "ls"]), "l"));
     }
