@@ -318,6 +318,9 @@ pub struct Resume {
     /// When the call was let through; written before it ran.
     #[serde(default)]
     pub spent_at: Option<Stamp>,
+    /// True once the facts were asked for again after this had come to its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked_again: bool,
 }
 
 /// What a person asked for.

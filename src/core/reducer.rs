@@ -332,7 +332,7 @@ fn end_turn(
 }
 
 /// The state of a session with no turn: idle, or background while a command of it still runs.
-fn settle(record: &mut Checkpoint) {
+pub(super) fn settle(record: &mut Checkpoint) {
     if record.background_call().is_some() {
         record.state = State::Background;
         record.next_expected_action = "its background command ends".to_owned();

@@ -3,4 +3,31 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chapters;
 mod story;
+
+use support::Outcome;
+use tideover::drill::mock_model::ModelRequest;
+use tideover::drill::mock_telegram::SentMessage;
+use tideover::drill::rig::{Rig, TURN_MAX};
+
+/// A user writes a command; its answer, which holds `expected`.
+async fn asks(rig: &Rig, chat: i64, command: &str, expected: &str) -> Outcome<SentMessage> {
+    let sent = rig.telegram.mark();
+    rig.send_user(chat, command);
+    let answer = |m: &SentMessage| m.chat == chat && m.text.contains(expected);
+    let what = format!("the answer to {command} with {expected:?} in {chat}");
+    Ok(rig.telegram.wait_for(&what, sent, TURN_MAX, answer).await?)
+}
+
+/// Waits for the model's last word.
+async fn replied(rig: &Rig, chat: i64, from: usize, text: &str) -> Outcome {
+    let own = |m: &SentMessage| m.chat == chat && m.text.contains(text);
+    rig.telegram.wait_for(&format!("{text:?} in {chat}"), from, TURN_MAX, own).await?;
+    Ok(())
+}
+
+/// Whether a request belongs to the turn that a person's `/resume` started.
+fn is_resumed_turn(request: &ModelRequest) -> bool {
+    request.turn_text().contains("confirmed with /resume")
+}

@@ -1,20 +1,13 @@
 //! The full story, as a user plays it.
 
+use super::asks;
 use crate::support::incident::{
     CHAT, behind_tideover, first_line, handed_off, is_notice, kill_both, record, record_when,
 };
 use crate::support::{Outcome, rig};
 use tideover::drill::mock_model::{Script, Step};
 use tideover::drill::mock_telegram::SentMessage;
-use tideover::drill::rig::{Rig, TURN_MAX};
-
-/// The answer to a command.
-async fn says(rig: &Rig, command: &str, expected: &str) -> Outcome<SentMessage> {
-    let sent = rig.telegram.mark();
-    rig.send_user(CHAT, command);
-    let answer = |m: &SentMessage| m.chat == CHAT && m.text.contains(expected);
-    Ok(rig.telegram.wait_for(&format!("the answer to {command}"), sent, TURN_MAX, answer).await?)
-}
+use tideover::drill::rig::TURN_MAX;
 
 async fn the_story(version: &str) -> Outcome {
     let options = behind_tideover("[recovery]\nrelease = \"explicit\"\n");
@@ -32,14 +25,14 @@ async fn the_story(version: &str) -> Outcome {
     rig.telegram.wait_for("the notice", sent, TURN_MAX, is_notice).await?;
     handed_off(&rig).await?;
 
-    says(&rig, "/resume", "/resume yes").await?;
+    asks(&rig, CHAT, "/resume", "/resume yes").await?;
     rig.model.script(Script::marker(
         "confirmed with /resume",
         [Step::call(work.call()), Step::text("Deployed at last.")],
     ));
     let asked = rig.model.seen();
     let sent = rig.telegram.mark();
-    says(&rig, "/resume yes", "Running it again").await?;
+    asks(&rig, CHAT, "/resume yes", "Running it again").await?;
     let own = |m: &SentMessage| m.text.contains("Deployed at last.");
     rig.telegram.wait_for("the end", sent, TURN_MAX, own).await?;
     assert_eq!(work.runs(), 2);
@@ -52,7 +45,7 @@ async fn the_story(version: &str) -> Outcome {
     assert_eq!(closed["interruption"]["settled"]["how"], "rerun", "{closed}");
     assert_eq!(closed["interruption"]["call"]["attempt"], 2, "{closed}");
     assert_eq!(record(&rig, CHAT)?["state"], "idle");
-    says(&rig, "/resume yes", "Nothing is left to resume").await?;
+    asks(&rig, CHAT, "/resume yes", "Nothing is left to resume").await?;
     Ok(())
 }
 

@@ -39,7 +39,7 @@ impl Ledger {
             let decision = Decision::Refuse(resume::Refusal::NothingCut);
             return Resumed { decision, changed: false, starts: false };
         };
-        let decision = resume::decide(record, now, word.choice, word.confirm, word.command);
+        let decision = resume::decide(record, word.choice, word.from, word.confirm, word.command);
         let before = record.seq;
         let starts = match &decision {
             Decision::Rerun => {
@@ -60,7 +60,13 @@ impl Ledger {
                 resume::settle(record, now, SettledHow::Skipped);
                 false
             }
-            Decision::Confirm | Decision::Refuse(_) => false,
+            Decision::Confirm => {
+                if word.choice == Choice::Ask {
+                    resume::asked_again(record, now);
+                }
+                false
+            }
+            Decision::Refuse(_) => false,
         };
         Resumed { decision, changed: record.seq != before, starts }
     }

@@ -18,10 +18,6 @@ pub use text::{
     Changed, Facts, Running, Shown, answer, facts_text, lapsed_text, list, prompt, refusal,
 };
 
-/// How long a word of a person counts as said once, milliseconds. 2026.9.6 hands a command over a second time, 13 s
-/// later, when its answer could not be sent; nothing on it tells that from a new one.
-const SAME_WORD_MS: i64 = 30_000;
-
 /// What a person says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
@@ -93,14 +89,16 @@ pub enum Refusal {
     TooLarge(u64),
     /// The stored arguments are not those whose hash was recorded.
     Altered,
+    /// It was confirmed once, and that came to its end: the facts come first, then another word.
+    AskFirst,
 }
 
 /// What a person's word leads to. Changes nothing.
 #[must_use]
 pub fn decide(
     record: &Checkpoint,
-    now: Stamp,
     choice: Choice,
+    from: AskedFrom,
     confirm: Confirm,
     command: Command,
 ) -> Decision {
@@ -136,11 +134,16 @@ pub fn decide(
     if record.turn.is_some() {
         return Decision::Refuse(Refusal::Busy);
     }
-    let spoken_just_now =
-        cut.resume.as_ref().is_some_and(|resume| now.since_ms(resume.granted_at) < SAME_WORD_MS);
+    // 2026.9.6 hands a chat's command over again and again, for minutes, while its answer cannot be sent; nothing on
+    // it tells that from a new word. So a word is good once, until the facts have been asked for anew.
+    let said_before =
+        from == AskedFrom::Chat && cut.resume.as_ref().is_some_and(|resume| !resume.asked_again);
     match (&wanted, cut.call.as_ref().and_then(cannot_rerun)) {
         (Decision::Rerun, Some(refusal)) => Decision::Refuse(refusal),
-        (Decision::Rerun | Decision::GoOn, _) if spoken_just_now => Decision::Confirm,
+        (Decision::Rerun | Decision::GoOn, _) if said_before => match choice {
+            Choice::Ask => Decision::Confirm,
+            Choice::Yes | Choice::Done | Choice::Skip => Decision::Refuse(Refusal::AskFirst),
+        },
         (
             Decision::Rerun
             | Decision::Confirm
@@ -202,6 +205,7 @@ pub(super) fn grant(
             from,
             granted_at: now,
             spent_at: None,
+            asked_again: false,
         });
         record.next_expected_action = match kind {
             ResumeKind::Rerun => "the interrupted call runs again, as its user asked".to_owned(),
@@ -218,7 +222,19 @@ pub(super) fn settle(record: &mut Checkpoint, now: Stamp, how: SettledHow) -> bo
         cut.settled = Some(Settled { how, at: now });
     }
     reducer::release(record, now, ReleasedBy::Resume);
+    if record.turn.is_none() {
+        reducer::settle(record);
+    }
     record.seq = before.seq;
+    reducer::touch_if_changed(record, &before, now)
+}
+
+/// Notes that the facts were shown after an earlier word had come to its end: another one counts.
+pub(super) fn asked_again(record: &mut Checkpoint, now: Stamp) -> bool {
+    let before = record.clone();
+    if let Some(resume) = record.interruption.as_mut().and_then(|cut| cut.resume.as_mut()) {
+        resume.asked_again = true;
+    }
     reducer::touch_if_changed(record, &before, now)
 }
 

@@ -191,6 +191,9 @@ pub fn refusal(refusal: &Refusal) -> String {
             "It cannot be run again: its arguments ({bytes} bytes) were too long to be stored. Say what to do in \
              your own words."
         ),
+        Refusal::AskFirst => "That was confirmed once, and it has come to its end. Send /resume for what is known \
+             now, and then /resume yes."
+            .to_owned(),
         Refusal::Altered => "It cannot be run again: its stored arguments are not the ones that it was called with. \
              Say what to do in your own words."
             .to_owned(),

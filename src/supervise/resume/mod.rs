@@ -180,13 +180,15 @@ impl Engine {
             asking.peer.send(reply(&asking.id, &result));
             return;
         }
-        tracing::info!(
-            event = events::RESUMED.name,
-            session_hash = session_hash(&asking.key),
-            decision = decision_name(&resumed.decision),
-            from = from_name(asking.from),
-            "a person resumed an interrupted session"
-        );
+        if resumed.decision != Decision::Confirm {
+            tracing::info!(
+                event = events::RESUMED.name,
+                session_hash = session_hash(&asking.key),
+                decision = decision_name(&resumed.decision),
+                from = from_name(asking.from),
+                "a person resumed an interrupted session"
+            );
+        }
         let prompt = resume::prompt(record, &resumed.decision).filter(|_| resumed.starts);
         let route = record.route.clone();
         let ack = self.persist(&asking.key);
@@ -221,9 +223,9 @@ impl Engine {
 
     fn show(&self, asking: &Asking, facts: &Facts) {
         let Some(record) = self.ledger.get(&asking.key) else { return };
-        let now = clock::now();
-        let next = resume::decide(record, now, Choice::Ask, self.confirm(), facts.command());
-        let yes = resume::decide(record, now, Choice::Yes, self.confirm(), facts.command());
+        let next =
+            resume::decide(record, Choice::Ask, asking.from, self.confirm(), facts.command());
+        let yes = resume::decide(record, Choice::Yes, asking.from, self.confirm(), facts.command());
         let result = json!({
             "decision": decision_name(&next),
             "yes": decision_name(&yes),
