@@ -13,7 +13,9 @@ use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use support::incident::{behind_tideover, is_native_turn, is_notice, tideover};
+use support::incident::{
+    behind_tideover, boots_were_long_ago, is_native_turn, is_notice, tideover,
+};
 use support::queue::{DELIVERY, SESSION, continuation, entries, put, reply, shelf};
 use support::random::Random;
 use support::{Outcome, rig};
@@ -39,9 +41,6 @@ const FAILURES: [Failure; 8] = [
 ];
 /// Schedules on one state.
 const PER_STATE: usize = 4;
-/// 2026.9.6 leaves its channels off after three unclean boots within five minutes: those of before were long ago.
-const LONG_AGO: &str = "const {DatabaseSync} = require('node:sqlite'); new DatabaseSync(process.argv[1], {timeout: 15000}).exec(\
-    'UPDATE gateway_boot_lifecycle SET started_at_ms = started_at_ms - 600000')";
 /// The first of the users; each schedule on one state has two of its own.
 const CHATS: i64 = 5_000;
 /// Longest pause before a kill.
@@ -344,12 +343,7 @@ impl<'a> Play<'a> {
         }
         proc.exited(END_MAX).await?;
         proc.kill_all();
-        if !self.files {
-            let database = self.rig.home.state().join("state/openclaw.sqlite");
-            let node = self.rig.gateway.node.clone();
-            let words = [node.into(), "-e".into(), LONG_AGO.into(), database.into()];
-            self.rig.run(&words).await?;
-        }
+        boots_were_long_ago(self.rig).await?;
         let queued = self.queued();
         for expected in &mut self.expected {
             expected.queued |= queued.contains(&expected.token);

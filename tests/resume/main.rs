@@ -4,6 +4,8 @@
 mod support;
 
 mod chapters;
+mod kills;
+mod people;
 mod story;
 
 use support::Outcome;

@@ -5,7 +5,7 @@ use crate::support::incident::{
     CHAT, behind_tideover, first_line, handed_off, is_notice, kill_both, record, record_when,
 };
 use crate::support::{Outcome, rig};
-use tideover::drill::mock_model::{Script, Step};
+use tideover::drill::mock_model::{ModelRequest, Script, Step};
 use tideover::drill::mock_telegram::SentMessage;
 use tideover::drill::rig::TURN_MAX;
 
@@ -24,6 +24,20 @@ async fn the_story(version: &str) -> Outcome {
     rig.boot().await?;
     rig.telegram.wait_for("the notice", sent, TURN_MAX, is_notice).await?;
     handed_off(&rig).await?;
+
+    // The user asks; what the model tries in its answer is held.
+    let asked = rig.model.seen();
+    let tries = [Step::call(work.call()), Step::text("I was interrupted. Shall I go on?")];
+    rig.model.script(Script::marker("what happened", tries));
+    let sent = rig.telegram.mark();
+    rig.send_user(CHAT, "what happened?");
+    let answer = |m: &SentMessage| m.chat == CHAT && m.text.contains("Shall I go on?");
+    rig.telegram.wait_for("the model's answer", sent, TURN_MAX, answer).await?;
+    let told = |r: &ModelRequest| r.contains_line(&first_line(&work.call()));
+    assert!(rig.model.requests_from(asked).iter().any(told), "the model was not told");
+    let held = |r: &ModelRequest| r.contains("its user has not confirmed yet");
+    assert!(rig.model.requests_from(asked).iter().any(held), "the model was not held");
+    assert_eq!(work.runs(), 1, "an effect before the user's word");
 
     asks(&rig, CHAT, "/resume", "/resume yes").await?;
     rig.model.script(Script::marker(

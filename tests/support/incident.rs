@@ -28,6 +28,20 @@ const HANDED_OFF_MAX: Duration = Duration::from_secs(60);
 /// Longest that a killed process may take to be gone.
 const END_MAX: Duration = Duration::from_secs(10);
 
+/// 2026.9.6 leaves its channels off after three unclean boots within five minutes: those of before were long ago.
+const LONG_AGO: &str = "const {DatabaseSync} = require('node:sqlite'); new DatabaseSync(process.argv[1], {timeout: 15000}).exec(\
+    'UPDATE gateway_boot_lifecycle SET started_at_ms = started_at_ms - 600000')";
+
+/// Has the unclean boots so far forgotten, while the gateway is down.
+pub(crate) async fn boots_were_long_ago(rig: &Rig) -> Outcome {
+    let database = rig.home.state().join("state/openclaw.sqlite");
+    if database.exists() {
+        let node = rig.gateway.node.clone();
+        rig.run(&[node.into(), "-e".into(), LONG_AGO.into(), database.into()]).await?;
+    }
+    Ok(())
+}
+
 /// The binary under test.
 pub(crate) fn binary() -> PathBuf {
     env!("CARGO_BIN_EXE_tideover").into()

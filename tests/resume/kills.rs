@@ -1,0 +1,146 @@
+//! A kill at each step of a resume: the call never runs more often than it was confirmed, and never by itself.
+
+use serde_json::{Value, json};
+use tideover::drill::mock_model::{Gate, ModelRequest, Script, Step};
+use tideover::drill::mock_telegram::SentMessage;
+use tideover::drill::rig::{Rig, TURN_MAX};
+use tideover::drill::work::Work;
+
+use super::{asks, is_resumed_turn, replied};
+use crate::support::incident::{
+    CHAT, behind_tideover, boots_were_long_ago, is_notice, kill_both, kill_gateway, record,
+    record_when, tideover,
+};
+use crate::support::{Outcome, rig};
+
+/// The gateway comes back after a kill; its user gets one notice for it.
+async fn back(rig: &mut Rig) -> Outcome {
+    boots_were_long_ago(rig).await?;
+    let sent = rig.telegram.mark();
+    rig.boot().await?;
+    let own = |m: &SentMessage| m.chat == CHAT && is_notice(m);
+    rig.telegram.wait_for("the notice", sent, TURN_MAX, own).await?;
+    Ok(())
+}
+
+fn script(rig: &Rig, steps: Vec<Step>) {
+    rig.model.clear();
+    rig.model.script(Script::when(is_resumed_turn, steps));
+}
+
+/// The permit is on disk and nothing has run: it is void after the kill, and the person is asked again.
+async fn before_it_is_spent(rig: &mut Rig, work: &Work) -> Outcome {
+    script(rig, vec![Step::Hang(Gate::default(), Box::new(Step::call(work.call())))]);
+    asks(rig, CHAT, "/resume", "/resume yes").await?;
+    let asked = rig.model.seen();
+    asks(rig, CHAT, "/resume yes", "Running it again").await?;
+    rig.model.wait_for("the resumed turn", asked, TURN_MAX, is_resumed_turn).await?;
+    assert_eq!(record(rig, CHAT)?["interruption"]["resume"]["stage"], "granted");
+    kill_both(rig).await?;
+    script(rig, vec![Step::call(work.call())]);
+    back(rig).await?;
+    let found = record(rig, CHAT)?;
+    assert_eq!(found["interruption"]["status"], "held", "{found}");
+    assert_eq!(found["interruption"].get("resume"), None, "{found}");
+    assert_eq!(work.runs(), 1);
+    Ok(())
+}
+
+/// The permit is spent and the call runs: its outcome is unknown after the kill.
+async fn while_it_runs(rig: &mut Rig, work: &Work) -> Outcome {
+    script(rig, vec![Step::call(work.call())]);
+    asks(rig, CHAT, "/resume", "/resume yes").await?;
+    asks(rig, CHAT, "/resume yes", "Running it again").await?;
+    work.await_effect(2).await?;
+    let found = record(rig, CHAT)?;
+    assert_eq!(found["interruption"]["resume"]["stage"], "spent", "{found}");
+    assert_eq!(found["last_tool_call"]["attempt"], 2, "{found}");
+    kill_gateway(rig).await?;
+    script(rig, vec![Step::call(work.call())]);
+    back(rig).await?;
+    let found = record(rig, CHAT)?;
+    assert_eq!(found["interruption"]["status"], "held", "{found}");
+    assert_eq!(found["interruption"]["call"]["outcome"], "unknown", "{found}");
+    assert_eq!(work.runs(), 2);
+    Ok(())
+}
+
+/// The call has answered and the model has not gone on: nothing is left to run again.
+async fn after_its_answer(rig: &mut Rig, work: &Work) -> Outcome {
+    let hangs = Step::Hang(Gate::default(), Box::new(Step::text("never said")));
+    script(rig, vec![Step::call(work.call()), hangs]);
+    work.open_gate()?;
+    asks(rig, CHAT, "/resume", ", run 2").await?;
+    let asked = rig.model.seen();
+    asks(rig, CHAT, "/resume yes", "Running it again").await?;
+    let answered = |r: &ModelRequest| is_resumed_turn(r) && !r.turn_tool_results().is_empty();
+    rig.model.wait_for("the call's answer", asked, TURN_MAX, answered).await?;
+    let settled = |found: &Value| found["interruption"]["settled"]["how"] == "rerun";
+    record_when(rig, "a settled action", CHAT, settled).await?;
+    kill_both(rig).await?;
+    script(rig, vec![Step::call(work.call()), Step::text("On from its result.")]);
+    back(rig).await?;
+    let sent = rig.telegram.mark();
+    asks(rig, CHAT, "/resume", "nothing is run again").await?;
+    replied(rig, CHAT, sent, "On from its result.").await?;
+    assert_eq!(work.runs(), 3);
+    Ok(())
+}
+
+/// From the chat and from a shell at the same moment: one of them has it run.
+async fn two_at_once(rig: &mut Rig) -> Outcome {
+    let work = rig.work("both", CHAT)?;
+    let task = "please do the other job";
+    rig.model.clear();
+    rig.model.script(Script::marker(task, [Step::call(work.call())]));
+    rig.send_user(CHAT, task);
+    work.await_effect(1).await?;
+    kill_both(rig).await?;
+    work.open_gate()?;
+    script(rig, vec![Step::call(work.call()), Step::text("Both are done.")]);
+    back(rig).await?;
+    asks(rig, CHAT, "/resume", "/resume yes").await?;
+    let sent = rig.telegram.mark();
+    let key = rig.session_key(CHAT);
+    let words = ["resume", &key, "--yes", "--json"];
+    let chat = asks(rig, CHAT, "/resume yes", "");
+    let (chat, shell) = tokio::join!(chat, tideover(rig, &words));
+    let by_chat = chat?.text.contains("Running it again");
+    let by_shell = shell.is_ok_and(|text| {
+        serde_json::from_str::<Value>(&text)
+            .is_ok_and(|answer| answer["decision"] == json!("rerun"))
+    });
+    assert!(by_chat || by_shell, "neither had it run");
+    replied(rig, CHAT, sent, "Both are done.").await?;
+    record_when(rig, "its end", CHAT, |found| {
+        found["interruption"]["resume"]["stage"] == "ended" && found["state"] == "idle"
+    })
+    .await?;
+    assert_eq!(work.runs(), 2, "chat {by_chat}, shell {by_shell}");
+    Ok(())
+}
+
+async fn kills(version: &str) -> Outcome {
+    let Some((mut rig, _slot)) = rig(version, behind_tideover("")).await? else { return Ok(()) };
+    let work = rig.work("deploy", CHAT)?;
+    let task = "please do the deploy job";
+    rig.model.script(Script::marker(task, [Step::call(work.call())]));
+    rig.send_user(CHAT, task);
+    work.await_effect(1).await?;
+    kill_both(&mut rig).await?;
+    back(&mut rig).await?;
+    before_it_is_spent(&mut rig, &work).await?;
+    while_it_runs(&mut rig, &work).await?;
+    after_its_answer(&mut rig, &work).await?;
+    two_at_once(&mut rig).await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn on_2026_9_6() -> Outcome {
+    kills("2026.9.6").await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn on_2026_5_5() -> Outcome {
+    kills("2026.5.5").await
+}
