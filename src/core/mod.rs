@@ -18,5 +18,6 @@ pub mod recovery;
 pub mod reducer;
 pub mod resume;
 pub mod retry;
+pub mod session_kind;
 pub mod stamp;
 pub mod supervisor;
