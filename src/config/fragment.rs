@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::settings::{AckPolicy, HoldScope, NativePolicy, ReleasePolicy, ResumeConfirm};
+use super::settings::{
+    AckPolicy, HoldScope, NativePolicy, ReleasePolicy, ResumeConfirm, UnattendedPolicy,
+};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -38,12 +40,23 @@ pub(super) struct RecoveryFragment {
     pub(super) max_age: Option<Spanned<String>>,
     pub(super) hold: Option<HoldScope>,
     pub(super) release: Option<ReleasePolicy>,
+    pub(super) unattended: Option<UnattendedPolicy>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NoticeFragment {
     pub(super) enabled: Option<bool>,
+    pub(super) owner: Option<OwnerFragment>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OwnerFragment {
+    pub(super) channel: Spanned<String>,
+    pub(super) to: Spanned<String>,
+    pub(super) account_id: Option<Spanned<String>>,
+    pub(super) thread_id: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

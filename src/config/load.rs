@@ -185,8 +185,13 @@ native = "ride"
 max_age = "90m"
 hold = "all"
 release = "explicit"
+unattended = "native"
 [notice]
 enabled = false
+[notice.owner]
+channel = "telegram"
+to = "telegram:4242"
+thread_id = "7"
 [resume]
 confirm = "always"
 [queue]
@@ -204,6 +209,10 @@ retry = false
         assert_eq!(settings.recovery.max_age_ms, 5_400_000);
         assert_eq!(settings.recovery.hold, HoldScope::All);
         assert_eq!(settings.recovery.release, ReleasePolicy::Explicit);
+        assert_eq!(settings.recovery.unattended, UnattendedPolicy::Native);
+        let owner = settings.notice.owner.unwrap();
+        assert_eq!((owner.channel.as_str(), owner.to.as_str()), ("telegram", "telegram:4242"));
+        assert_eq!((owner.account_id, owner.thread_id.as_deref()), (None, Some("7")));
         assert!(!settings.notice.enabled && !settings.queue.retry);
         assert_eq!(settings.resume.confirm, ResumeConfirm::Always);
     }
@@ -225,6 +234,13 @@ retry = false
             ("no words", "[gateway]\ncommand = []\n", ":2: .*gateway.command"),
             ("relative", "[gateway]\ncommand = [\"node\"]\n", ":2: .*absolute"),
             ("many keys", &many, ":2: .*redact"),
+            ("half an owner", "[notice.owner]\nchannel = \"telegram\"\n", ":1: .*to"),
+            (
+                "an empty owner",
+                "[notice.owner]\nchannel = \"telegram\"\nto = \" \"\n",
+                ":3: .*notice.owner.to",
+            ),
+            ("unattended", "[recovery]\nunattended = \"off\"\n", ":2: .*hold"),
         ];
         for (name, text, want) in table {
             let loaded = load_text(text);

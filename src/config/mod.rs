@@ -13,7 +13,7 @@ pub use error::ConfigError;
 pub use load::{CONFIG_BYTES_MAX, Loaded, default_path, load};
 pub use settings::{
     AckPolicy, CheckpointSettings, FLUSH_DEADLINE_MS_MAX, GatewaySettings, HoldScope,
-    MAX_AGE_MS_MAX, NativePolicy, NoticeSettings, QueueSettings, REDACT_KEY_BYTES_MAX,
-    REDACT_KEYS_MAX, RecoverySettings, ReleasePolicy, ResumeConfirm, ResumeSettings, Settings,
-    duration_ms,
+    MAX_AGE_MS_MAX, NativePolicy, NoticeSettings, OWNER_TEXT_BYTES_MAX, OwnerSettings,
+    QueueSettings, REDACT_KEY_BYTES_MAX, REDACT_KEYS_MAX, RecoverySettings, ReleasePolicy,
+    ResumeConfirm, ResumeSettings, Settings, UnattendedPolicy, duration_ms,
 };

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::fragment::Fragment;
+use super::fragment::{Fragment, OwnerFragment};
 
 /// Longest allowed hold of SIGTERM for the final flush: systemd's own stop timeout of older
 /// gateway units is 30 s and the gateway needs most of it.
@@ -16,6 +16,8 @@ pub const MAX_AGE_MS_MAX: u64 = 366 * DAY_MS;
 pub const REDACT_KEYS_MAX: usize = 256;
 /// Longest entry of `checkpoint.redact`, in bytes.
 pub const REDACT_KEY_BYTES_MAX: usize = 256;
+/// Longest text in `[notice.owner]`, in bytes.
+pub const OWNER_TEXT_BYTES_MAX: usize = 512;
 /// Most words of `gateway.command`, and longest of them in bytes.
 const COMMAND_WORDS_MAX: usize = 256;
 const COMMAND_WORD_BYTES_MAX: usize = 4096;
@@ -78,6 +80,8 @@ pub struct RecoverySettings {
     pub hold: HoldScope,
     /// What lifts a hold.
     pub release: ReleasePolicy,
+    /// What becomes of cut sessions that have no person to ask.
+    pub unattended: UnattendedPolicy,
 }
 
 impl Default for RecoverySettings {
@@ -87,6 +91,7 @@ impl Default for RecoverySettings {
             max_age_ms: DAY_MS,
             hold: HoldScope::Effects,
             release: ReleasePolicy::AnyMessage,
+            unattended: UnattendedPolicy::Hold,
         }
     }
 }
@@ -96,11 +101,26 @@ impl Default for RecoverySettings {
 pub struct NoticeSettings {
     /// Whether the user is told of an interruption.
     pub enabled: bool,
+    /// Who is told of sessions that have no person to ask.
+    pub owner: Option<OwnerSettings>,
+}
+
+/// `[notice.owner]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerSettings {
+    /// The channel's name.
+    pub channel: String,
+    /// The address on that channel.
+    pub to: String,
+    /// The channel account; `None` for the channel's default one.
+    pub account_id: Option<String>,
+    /// The thread or topic.
+    pub thread_id: Option<String>,
 }
 
 impl Default for NoticeSettings {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, owner: None }
     }
 }
 
@@ -170,6 +190,16 @@ pub enum ReleasePolicy {
     Explicit,
 }
 
+/// What becomes of cut sessions that have no person to ask: scheduled jobs, sub-agents, heartbeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnattendedPolicy {
+    /// They are held until someone lifts that at a shell.
+    Hold,
+    /// They are told of and left to the gateway.
+    Native,
+}
+
 /// When a re-run is asked for a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -216,11 +246,13 @@ pub(super) fn validate(fragment: Fragment) -> Result<Settings, Invalid> {
     settings.recovery.native = recovery.native.unwrap_or(settings.recovery.native);
     settings.recovery.hold = recovery.hold.unwrap_or(settings.recovery.hold);
     settings.recovery.release = recovery.release.unwrap_or(settings.recovery.release);
+    settings.recovery.unattended = recovery.unattended.unwrap_or(settings.recovery.unattended);
     if let Some(value) = recovery.max_age {
         settings.recovery.max_age_ms = max_age_ms(&value)?;
     }
     let notice = fragment.notice.unwrap_or_default();
     settings.notice.enabled = notice.enabled.unwrap_or(settings.notice.enabled);
+    settings.notice.owner = notice.owner.map(owner).transpose()?;
     let resume = fragment.resume.unwrap_or_default();
     settings.resume.confirm = resume.confirm.unwrap_or(settings.resume.confirm);
     settings.resume.group_arguments =
@@ -268,6 +300,29 @@ fn redact_keys(value: Spanned<Vec<String>>) -> Result<Vec<String>, Invalid> {
         return Err(Invalid::new(&value, "checkpoint.redact", reason));
     }
     Ok(value.into_inner())
+}
+
+fn owner(owner: OwnerFragment) -> Result<OwnerSettings, Invalid> {
+    let text = |value: Spanned<String>, key| {
+        let given = value.get_ref();
+        if given.trim().is_empty() || given.len() > OWNER_TEXT_BYTES_MAX {
+            let reason = format!("must be a text of 1 to {OWNER_TEXT_BYTES_MAX} bytes");
+            return Err(Invalid::new(&value, key, reason));
+        }
+        Ok(value.into_inner())
+    };
+    Ok(OwnerSettings {
+        channel: text(owner.channel, "notice.owner.channel")?,
+        to: text(owner.to, "notice.owner.to")?,
+        account_id: owner
+            .account_id
+            .map(|value| text(value, "notice.owner.account_id"))
+            .transpose()?,
+        thread_id: owner
+            .thread_id
+            .map(|value| text(value, "notice.owner.thread_id"))
+            .transpose()?,
+    })
 }
 
 fn max_age_ms(value: &Spanned<String>) -> Result<u64, Invalid> {

@@ -448,7 +448,7 @@ pub enum ReleasedBy {
     Shell,
     /// `/resume`.
     Resume,
-    /// `recovery.hold = "off"`.
+    /// `recovery.hold = "off"`, or `recovery.unattended = "native"`.
     Policy,
 }
 
@@ -538,12 +538,18 @@ impl Checkpoint {
         self.interruption.as_ref().is_some_and(|cut| cut.status == HoldStatus::Held)
     }
 
-    /// Whether the model has still to be told of the interruption.
+    /// Whether the model has still to be told of the interruption. Where no person ever confirms, "continue only if
+    /// user confirms" must not outlive the hold.
     #[must_use]
     pub fn is_untold(&self) -> bool {
-        self.interruption
-            .as_ref()
-            .is_some_and(|cut| !cut.model_told && cut.status != HoldStatus::Expired)
+        self.interruption.as_ref().is_some_and(|cut| {
+            !cut.model_told
+                && match cut.status {
+                    HoldStatus::Held => true,
+                    HoldStatus::Released => self.unattended().is_none(),
+                    HoldStatus::Expired => false,
+                }
+        })
     }
 }
 

@@ -26,6 +26,16 @@ pub enum ReleasePolicy {
     Explicit,
 }
 
+/// What becomes of a cut session that has no person to ask (`recovery.unattended`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Unattended {
+    /// Its effects are held like any other's, until someone lifts that at a shell.
+    #[default]
+    Hold,
+    /// It is marked and told of, and left to the gateway.
+    Native,
+}
+
 /// Tools that only read, whatever their arguments are. A tool that is not here counts as an effect.
 /// `web_fetch` is not here: a GET is enough to set off a deploy hook.
 const READ_ONLY_TOOLS: &[&str] = &[

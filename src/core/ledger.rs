@@ -6,16 +6,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
+use super::addressee::{Addressee, Described, addressee};
 use super::checkpoint::{
     Cause, Checkpoint, Evidence, GatewayRef, HoldStatus, NativeRecovery, NoticeStatus, Origin,
     ReleasedBy, Route,
 };
-use super::hold::{HoldPolicy, ReleasePolicy, effect_of, stops};
+use super::hold::{HoldPolicy, ReleasePolicy, Unattended, effect_of, stops};
 use super::limits::{BLOCKED_CALLS_PER_RUN_MAX, SESSIONS_MAX};
 use super::notice::{hold_reason, model_text};
 use super::recovery::{StartAction, start_action};
 use super::reducer::{self, Cut, Intent, Report};
+use super::session_kind::record_key;
 use super::stamp::Stamp;
+use super::unattended;
 
 mod resume;
 
@@ -55,6 +58,10 @@ pub struct Policy {
     pub notify: bool,
     /// Argument keys that are never stored.
     pub redact: Vec<String>,
+    /// What becomes of sessions that have no person to ask.
+    pub unattended: Unattended,
+    /// Where their notices go.
+    pub owner: Option<Route>,
 }
 
 impl Policy {
@@ -68,6 +75,7 @@ impl Policy {
             at,
             hold: acts && self.hold != HoldPolicy::Off,
             notify: acts && self.notify,
+            unattended: self.unattended,
         }
     }
 }
@@ -153,6 +161,8 @@ pub struct Ledger {
     blocked: HashMap<String, u32>,
     gateway: GatewayRef,
     stopping: bool,
+    /// What the gateway said of sessions that it was asked about.
+    told: BTreeMap<String, Described>,
     /// Records as they were before their turn failed just now, by key.
     failed: BTreeMap<String, (Stamp, Checkpoint)>,
     /// The restart that recovery turns of unmarked sessions are laid to.
@@ -172,6 +182,7 @@ impl Ledger {
             blocked: HashMap::new(),
             gateway: GatewayRef { version: None, boot: run.to_owned() },
             stopping: false,
+            told: BTreeMap::new(),
             failed: BTreeMap::new(),
         }
     }
@@ -360,8 +371,10 @@ impl Ledger {
             .sessions
             .get(&session.key)
             .filter(|record| record.is_held() && stops(self.policy.hold, effect))
-            .and_then(|record| record.interruption.as_ref())
-            .map(hold_reason);
+            .and_then(|record| Some((record.unattended(), record.interruption.as_ref()?)))
+            .map(|(kind, cut)| {
+                kind.map_or_else(|| hold_reason(cut), |kind| unattended::hold_reason(kind, cut))
+            });
         if let Some(reason) = held {
             return self.stopped(&session.key, &intent.run_id, reason);
         }
@@ -404,7 +417,10 @@ impl Ledger {
     /// The gateway's own recovery turn is about to start.
     pub fn recovery_turn(&mut self, now: Stamp, session: &SessionRef) -> Step {
         let started = self.note_recovery(now, session);
-        let claim = self.policy.native == Native::Ask;
+        let unattended = |record: &Checkpoint| record.unattended().is_some();
+        let left = self.policy.unattended == Unattended::Native
+            && self.get(&session.key).is_some_and(unattended);
+        let claim = self.policy.native == Native::Ask && !left;
         let noted = claim && self.note_native(now, &session.key, NativeRecovery::Claimed);
         Step {
             persist: (started || noted).then(|| session.key.clone()),
@@ -470,11 +486,20 @@ impl Ledger {
         }
     }
 
-    /// Takes a route that was found elsewhere for a session that had none.
-    pub fn set_route(&mut self, key: &str, route: Route) {
-        if let Some(record) = self.sessions.get_mut(key).filter(|record| record.route.is_none()) {
-            record.route = Some(route);
+    /// Takes what the gateway says of a session. A route becomes that of its record, if it had none; not that of an
+    /// unattended one, whose route is where its output goes and not who it works for.
+    pub fn set_described(&mut self, key: &str, described: Described) {
+        let record = self.sessions.get_mut(key).filter(|record| record.route.is_none());
+        if let Some(record) = record.filter(|record| record.unattended().is_none()) {
+            record.route.clone_from(&described.route);
         }
+        self.told.insert(key.to_owned(), described);
+    }
+
+    /// Where the notice of a session goes.
+    #[must_use]
+    pub fn addressee(&self, record: &Checkpoint) -> Addressee {
+        addressee(record, |key| self.get(key), &self.told, self.policy.owner.as_ref())
     }
 
     /// Interrupted sessions whose notice is still to be made, by route. `covered` are the interruptions that an
@@ -492,16 +517,20 @@ impl Ledger {
                     && !covered.contains(&cut.id)
             });
             if pending {
-                groups.entry(record.route.clone()).or_default().push(record);
+                let route = match self.addressee(record) {
+                    Addressee::Route { route, .. } => Some(route),
+                    Addressee::Ask(_) | Addressee::Nobody => None,
+                };
+                groups.entry(route).or_default().push(record);
             }
         }
         groups
     }
 
-    /// One record.
+    /// One record; that of the job, for a run of it.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Checkpoint> {
-        self.sessions.get(key)
+        self.sessions.get(record_key(key))
     }
 
     /// Every record, by key.

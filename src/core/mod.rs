@@ -2,6 +2,7 @@
 //!
 //! `core` imports none of the other rooms. Every other room may import it.
 
+pub mod addressee;
 pub mod canonical;
 pub mod checkpoint;
 pub mod hold;
@@ -21,3 +22,4 @@ pub mod retry;
 pub mod session_kind;
 pub mod stamp;
 pub mod supervisor;
+pub mod unattended;

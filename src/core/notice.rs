@@ -5,6 +5,7 @@ use super::checkpoint::{
 };
 use super::hold::ReleasePolicy;
 use super::limits::{NOTICE_SESSIONS_MAX, NOTICE_TASK_CHARS_MAX, TOOL_CALL_CHARS_MAX};
+use super::unattended;
 
 /// `name arguments-as-JSON`, cut at 500 characters; `none recorded` where no tool was called.
 #[must_use]
@@ -91,22 +92,39 @@ pub fn user_text(
     }
     match cut.as_slice() {
         [] => {}
-        [(_, cut)] => {
-            text.push_str(&format!("⚠️ Your task was interrupted: {}.\n", cause_text(cut)));
+        [(record, cut)] => {
+            let subject = unattended::subject(record.unattended());
+            text.push_str(&format!("⚠️ {subject} was interrupted: {}.\n", cause_text(cut)));
             text.push_str(&facts(cut));
+            if record.unattended().is_some() {
+                text.push_str(&unattended::what_to_do(record, cut));
+            }
         }
         several => {
             let first = several.first().map_or(String::new(), |(_, cut)| cause_text(cut));
             text.push_str(&format!("⚠️ {} tasks were interrupted: {first}.\n", several.len()));
-            for (number, (_, cut)) in several.iter().take(NOTICE_SESSIONS_MAX).enumerate() {
-                text.push_str(&format!("{}. {}", number + 1, facts(cut)));
+            for (number, (record, cut)) in several.iter().take(NOTICE_SESSIONS_MAX).enumerate() {
+                let number = number + 1;
+                match record.unattended() {
+                    None => text.push_str(&format!("{number}. {}", facts(cut))),
+                    kind @ Some(_) => {
+                        let (what, facts) = (unattended::subject(kind), facts(cut));
+                        text.push_str(&format!("{number}. {what}. {facts}"));
+                        text.push_str(&unattended::what_to_do(record, cut));
+                    }
+                }
             }
             if several.len() > NOTICE_SESSIONS_MAX {
                 text.push_str(&format!("…and {} more.\n", several.len() - NOTICE_SESSIONS_MAX));
             }
         }
     }
-    if cut.iter().any(|(_, cut)| cut.status == HoldStatus::Held) {
+    let mut attended = cut.iter().filter(|(record, _)| record.unattended().is_none()).peekable();
+    if attended.peek().is_none() {
+        text.truncate(text.trim_end().len());
+        return text;
+    }
+    if attended.any(|(_, cut)| cut.status == HoldStatus::Held) {
         text.push_str("Nothing with side effects runs until you ");
         text.push_str(match release {
             ReleasePolicy::AnyMessage => "answer. ",

@@ -6,6 +6,7 @@ use super::canonical::sha256_hex;
 use super::checkpoint::{NoticeStatus, Route};
 use super::limits::{NOTICE_AGE_MS_MAX, NOTICE_KEPT_MS, NOTICE_TRIES_MAX};
 use super::retry::pause_ms;
+use super::session_kind::kind_of;
 use super::stamp::Stamp;
 
 /// How long a newer gateway's own queue may be at a message, in milliseconds: its pauses of 5 s, 25 s, 2 min and
@@ -28,6 +29,9 @@ pub struct Entry {
     pub route: Route,
     /// The sessions it speaks of: session key and interruption id.
     pub sessions: Vec<(String, String)>,
+    /// Whose conversation it goes to, where that is none of the sessions it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// What it says.
     pub text: String,
     /// How far it is.
@@ -76,6 +80,7 @@ impl Entry {
             key,
             route,
             sessions,
+            host: None,
             text,
             state: SendState::Pending,
             tries: 0,
@@ -158,6 +163,15 @@ impl Entry {
             0 => self.key.clone(),
             generation => format!("{}.{generation}", self.key),
         }
+    }
+
+    /// The session whose conversation it becomes a part of, where that is known: the gateway notes it in that
+    /// history, where its receipt is looked for. A scheduled job's history is nobody's conversation.
+    #[must_use]
+    pub fn conversation(&self) -> Option<&str> {
+        let attended = |key: &&str| !kind_of(key).is_unattended();
+        let own = self.sessions.iter().map(|(key, _)| key.as_str()).find(attended);
+        own.or(self.host.as_deref())
     }
 
     /// Whether a key of the gateway's belongs to this notice.

@@ -10,7 +10,7 @@ use super::checkpoint::{
     AskedFrom, Background, Cause, Checkpoint, Effect, GatewayRef, HoldStatus, NoticeStatus, Origin,
     Outcome, ReleasedBy, ResumeStage, Route, State,
 };
-use super::hold::{HoldPolicy, ReleasePolicy, effect_of};
+use super::hold::{HoldPolicy, ReleasePolicy, Unattended, effect_of};
 use super::ledger::{Answer, Ending, Ledger, Native, Policy, SessionRef, Word};
 use super::reducer::{Intent, Report};
 use super::resume::{Choice, Command, Confirm, Decision};
@@ -69,7 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
     const NOTICES: [NoticeStatus; 4] =
         [NoticeStatus::Sent, NoticeStatus::Uncertain, NoticeStatus::Failed, NoticeStatus::NoRoute];
     const CAUSES: [Cause; 3] = [Cause::Sigterm, Cause::GatewayKilled, Cause::InProcessRestart];
-    let key = || name("s", 3);
+    let key = || one_of(&["s0", "agent:a:cron:j", "agent:a:main"]).prop_map(str::to_owned);
     let run = || name("r", 4);
     let call = || name("c", 4);
     let tool = one_of(&["exec", "read", "process", "message"]).prop_map(str::to_owned);
@@ -102,14 +102,17 @@ fn policy() -> impl Strategy<Value = Policy> {
         one_of(&[ReleasePolicy::AnyMessage, ReleasePolicy::Explicit]),
         one_of(&[Native::Ask, Native::Ride, Native::Native]),
         any::<bool>(),
+        one_of(&[Unattended::Hold, Unattended::Native]),
     )
-        .prop_map(|(hold, release, native, notify)| Policy {
+        .prop_map(|(hold, release, native, notify, unattended)| Policy {
             hold,
             release,
             native,
             max_age_ms: 20_000,
             notify,
             redact: vec!["secret".to_owned()],
+            unattended,
+            owner: None,
         })
 }
 

@@ -349,7 +349,7 @@ pub fn start_action(record: &Checkpoint, now: Stamp, max_age_ms: i64) -> StartAc
         Some(cut) if cut.status == HoldStatus::Expired => StartAction::Leave,
         Some(cut) => {
             let waits = cut.status == HoldStatus::Held
-                || !cut.model_told
+                || record.is_untold()
                 || matches!(cut.notice, NoticeStatus::Pending | NoticeStatus::Uncertain);
             match (waits, age_ms > max_age_ms) {
                 (false, _) => StartAction::Leave,

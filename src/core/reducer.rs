@@ -7,10 +7,11 @@ use super::checkpoint::{
     Background, Cause, Checkpoint, Effect, HoldStatus, Interruption, NativeRecovery, NoticeStatus,
     Omitted, Origin, Outcome, ReleasedBy, Route, State, ToolCall, Turn,
 };
-use super::hold::effect_of;
+use super::hold::{Unattended, effect_of};
 use super::limits::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
 use super::resume;
 use super::stamp::Stamp;
+use super::unattended;
 
 /// One fact about one session.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +110,15 @@ pub struct Cut {
     pub hold: bool,
     /// Whether notices are on.
     pub notify: bool,
+    /// Whether sessions that have no person to ask are held.
+    pub unattended: Unattended,
+}
+
+impl Cut {
+    /// Whether this cut arms a hold in that session.
+    fn holds(&self, record: &Checkpoint) -> bool {
+        self.hold && (self.unattended == Unattended::Hold || record.unattended().is_none())
+    }
 }
 
 /// Applies one report. Returns whether the record changed.
@@ -125,6 +135,10 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
                 Origin::User => set_task(record, text.as_deref()),
                 // Its words are ours.
                 Origin::Resume => {}
+                // All runs of a job are one record: what this one is to do counts.
+                Origin::Cron if record.unattended().is_some() => {
+                    set_task(record, text.as_deref());
+                }
                 Origin::Recovery | Origin::Heartbeat | Origin::Cron | Origin::System => {
                     if record.task.is_none() {
                         set_task(record, text.as_deref());
@@ -176,6 +190,7 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         touch_if_changed(record, &before, now);
         return false;
     }
+    let hold = cut.holds(record);
     let (call, others) =
         unresolved_call(record, cut_run.as_deref()).unwrap_or_else(|| cut_call(record));
     record.interruption = Some(Interruption {
@@ -183,15 +198,15 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         cause: cut.cause,
         detail: cut.detail.clone(),
         at: cut.at,
-        status: if cut.hold { HoldStatus::Held } else { HoldStatus::Released },
+        status: if hold { HoldStatus::Held } else { HoldStatus::Released },
         notice: if cut.notify { NoticeStatus::Pending } else { NoticeStatus::Off },
         call,
         other_open_calls: others,
         task: record.task.clone(),
         model_told: false,
         repeated: 0,
-        released_at: if cut.hold { None } else { Some(now) },
-        released_by: if cut.hold { None } else { Some(ReleasedBy::Policy) },
+        released_at: if hold { None } else { Some(now) },
+        released_by: if hold { None } else { Some(ReleasedBy::Policy) },
         native: None,
         resume: None,
         settled: None,
@@ -202,8 +217,7 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
             background.reported = true;
         }
     }
-    record.next_expected_action =
-        "the user says whether to go on; until then side effects are held".to_owned();
+    record.next_expected_action = unattended::after_cut(record, hold);
     touch_if_changed(record, &before, now);
     true
 }
@@ -225,7 +239,7 @@ pub fn release(record: &mut Checkpoint, now: Stamp, by: ReleasedBy) -> bool {
         cut.status = HoldStatus::Released;
         cut.released_at = Some(now);
         cut.released_by = Some(by);
-        record.next_expected_action = "the model answers the user".to_owned();
+        record.next_expected_action = unattended::after_release(record);
     }
     touch_if_changed(record, &before, now)
 }
@@ -234,8 +248,8 @@ pub fn release(record: &mut Checkpoint, now: Stamp, by: ReleasedBy) -> bool {
 /// it was marked. Returns whether it changed.
 pub fn conform(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
     let before = record.clone();
-    if !cut.hold && release(record, now, ReleasedBy::Policy) {
-        record.next_expected_action = "the user's next message".to_owned();
+    if !cut.holds(record) && release(record, now, ReleasedBy::Policy) {
+        record.next_expected_action = unattended::when_idle(record);
     }
     if !cut.notify
         && let Some(waiting) =
@@ -502,6 +516,10 @@ fn close(record: &mut Checkpoint, now: Stamp) {
     record.open_calls.clear();
     record.state = State::Ended;
     record.next_expected_action = "nothing: its user closed the session".to_owned();
+    if record.unattended().is_some() {
+        // The gateway renews it by itself; nobody has spoken.
+        return;
+    }
     if let Some(cut) = record.interruption.as_mut().filter(|cut| cut.status == HoldStatus::Held) {
         cut.status = HoldStatus::Released;
         cut.released_at = Some(now);
@@ -516,7 +534,9 @@ fn unresolved_call(record: &Checkpoint, cut_run: Option<&str>) -> Option<(Option
     let old = record
         .interruption
         .as_ref()
-        .filter(|old| old.status == HoldStatus::Held || !old.model_told)?;
+        .filter(|old| old.status == HoldStatus::Held || !old.model_told)
+        // Where nobody is asked, a lifted hold is the end of it.
+        .filter(|old| old.status == HoldStatus::Held || record.unattended().is_none())?;
     let acted = record
         .last_tool_call
         .iter()

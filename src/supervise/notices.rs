@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 
+use crate::core::addressee::{Addressee, Described};
 use crate::core::checkpoint::{Checkpoint, NoticeStatus, Route};
 use crate::core::hold::ReleasePolicy;
 use crate::core::notice::{question_text, user_text};
@@ -23,13 +24,11 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a session's route is asked for again, in milliseconds.
 const ASK_AGAIN_MS: i64 = 10_000;
 
-/// What the gateway knows of a session's route.
+/// What the gateway says of a session.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// Where its user is reached.
-    Route(Route),
-    /// Nobody is behind it.
-    NoRoute,
+    /// Where its user is reached and who started it, as far as either is known.
+    Described(Described),
     /// It could not be asked.
     NoAnswer,
 }
@@ -113,18 +112,30 @@ impl Engine {
             .values()
             .flat_map(|entry| entry.sessions.iter().map(|(_, id)| id.clone()))
             .collect();
-        let mut entries = Vec::new();
-        let mut routeless = Vec::new();
-        for (route, records) in self.ledger.pending_notices(&covered) {
-            match route {
-                Some(route) => entries.push(new_entry(now, route, &records, self.release())),
-                None => routeless.extend(records.iter().map(|record| record.session_key.clone())),
+        let (mut entries, mut unknown, mut nobodys) = (Vec::new(), Vec::new(), Vec::new());
+        for records in self.ledger.pending_notices(&covered).into_values() {
+            for record in &records {
+                match self.ledger.addressee(record) {
+                    Addressee::Route { .. } => {}
+                    Addressee::Ask(key) => unknown.push(key),
+                    Addressee::Nobody => nobodys.push(record.session_key.clone()),
+                }
+            }
+            let hosts = records.iter().find_map(|record| match self.ledger.addressee(record) {
+                Addressee::Route { route, session } => Some((route, session)),
+                Addressee::Ask(_) | Addressee::Nobody => None,
+            });
+            if let Some((route, host)) = hosts {
+                entries.push(new_entry(now, route, host, &records, self.release()));
             }
         }
         for entry in entries {
             self.outbox.entry(entry.key.clone()).or_insert(entry);
         }
-        self.ask_routes(link, routeless);
+        for key in nobodys {
+            self.note_no_route(&key);
+        }
+        self.ask_routes(link, unknown);
     }
 
     /// The user's own turn was ended because the model went on calling held tools: the user is asked.
@@ -160,13 +171,11 @@ impl Engine {
         });
     }
 
-    /// Takes the routes that the gateway knows; a session without one has nobody to tell, and one that could not
-    /// be asked about is asked about again.
+    /// Takes what the gateway knows of sessions; one that could not be asked about is asked about again.
     pub(super) fn routes_found(&mut self, found: Vec<(String, Asked)>) {
         for (key, asked) in found {
             match asked {
-                Asked::Route(route) => self.ledger.set_route(&key, route),
-                Asked::NoRoute => self.note_no_route(&key),
+                Asked::Described(described) => self.ledger.set_described(&key, described),
                 Asked::NoAnswer => {
                     self.routes_asked.remove(&key);
                     self.ask_again_at = Some(clock::now().plus_ms(ASK_AGAIN_MS));
@@ -213,7 +222,13 @@ impl Engine {
     }
 }
 
-fn new_entry(now: Stamp, route: Route, records: &[&Checkpoint], release: ReleasePolicy) -> Entry {
+fn new_entry(
+    now: Stamp,
+    route: Route,
+    host: Option<String>,
+    records: &[&Checkpoint],
+    release: ReleasePolicy,
+) -> Entry {
     let sessions: Vec<(String, String)> = records
         .iter()
         .filter_map(|record| {
@@ -221,7 +236,8 @@ fn new_entry(now: Stamp, route: Route, records: &[&Checkpoint], release: Release
         })
         .collect();
     let ids: Vec<String> = sessions.iter().map(|(_, id)| id.clone()).collect();
-    Entry::new(now, key_of(&route, &ids), route, sessions, user_text(records, release, false))
+    let text = user_text(records, release, false);
+    Entry { host, ..Entry::new(now, key_of(&route, &ids), route, sessions, text) }
 }
 
 /// How to log in to the gateway.
@@ -241,11 +257,10 @@ async fn describe(link: &GatewayLink, keys: &[String]) -> Vec<(String, Asked)> {
     for key in keys {
         let asked = match &mut client {
             Some(client) => match client.describe_session(key, DESCRIBE_TIMEOUT).await {
-                Ok(Some(route)) => Asked::Route(route),
-                Ok(None) => Asked::NoRoute,
+                Ok(described) => Asked::Described(described),
                 // The gateway knows no such session: there is nobody behind it.
                 Err(error) if error.answered().is_some_and(|answer| !answer.is_passing()) => {
-                    Asked::NoRoute
+                    Asked::Described(Described::default())
                 }
                 Err(_) => Asked::NoAnswer,
             },

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{HoldScope, NativePolicy, ReleasePolicy as ReleaseSetting, Settings};
+use crate::config::{
+    HoldScope, NativePolicy, OwnerSettings, ReleasePolicy as ReleaseSetting, Settings,
+    UnattendedPolicy,
+};
 use crate::control::socket;
 use crate::core::checkpoint::{Checkpoint, Route};
-use crate::core::hold::{HoldPolicy, ReleasePolicy};
+use crate::core::hold::{HoldPolicy, ReleasePolicy, Unattended};
 use crate::core::incident::Incident;
 use crate::core::ledger::{Ledger, Native, Policy};
 use crate::core::outbox::Entry;
@@ -62,6 +65,20 @@ pub(super) fn policy_of(settings: &Settings) -> Policy {
         max_age_ms: i64::try_from(settings.recovery.max_age_ms).unwrap_or(i64::MAX),
         notify: settings.notice.enabled,
         redact: settings.checkpoint.redact.clone(),
+        unattended: match settings.recovery.unattended {
+            UnattendedPolicy::Hold => Unattended::Hold,
+            UnattendedPolicy::Native => Unattended::Native,
+        },
+        owner: settings.notice.owner.as_ref().map(route_of),
+    }
+}
+
+fn route_of(owner: &OwnerSettings) -> Route {
+    Route {
+        channel: owner.channel.clone(),
+        to: owner.to.clone(),
+        account_id: owner.account_id.clone(),
+        thread_id: owner.thread_id.clone(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::core::checkpoint::{Checkpoint, HoldStatus};
+use crate::core::checkpoint::{Checkpoint, HoldStatus, NoticeStatus, ReleasedBy};
 use crate::core::outbox::Entry;
 use crate::core::supervisor::State;
 use crate::store::checkpoints::scan;
@@ -98,6 +98,7 @@ pub fn offline_status(layout: &Layout) -> Value {
 
 fn sessions<'a>(records: impl Iterator<Item = &'a Checkpoint>) -> Value {
     let (mut in_flight, mut held, mut interrupted) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut unattended, mut no_route) = (Vec::new(), Vec::new());
     let mut known = 0_usize;
     for record in records {
         known += 1;
@@ -107,14 +108,36 @@ fn sessions<'a>(records: impl Iterator<Item = &'a Checkpoint>) -> Value {
         if record.is_held() {
             held.push(record.session_key.as_str());
         }
-        let open = record.interruption.as_ref().is_some_and(|cut| {
-            cut.status != HoldStatus::Expired && (!cut.model_told || record.is_held())
-        });
-        if open {
+        if record.is_held() || record.is_untold() {
             interrupted.push(record.session_key.as_str());
         }
+        if record.is_held() && record.unattended().is_some() {
+            unattended.push(record.session_key.as_str());
+        }
+        let untold = record.interruption.as_ref().is_some_and(|cut| {
+            cut.notice == NoticeStatus::NoRoute && cut.status != HoldStatus::Expired
+        });
+        // Told by hand: whoever lifted the hold knows of it.
+        if untold && (record.is_held() || !released_by_hand(record)) {
+            no_route.push(record.session_key.as_str());
+        }
     }
-    json!({ "known": known, "in_flight": in_flight, "held": held, "interrupted": interrupted })
+    json!({
+        "known": known,
+        "in_flight": in_flight,
+        "held": held,
+        "interrupted": interrupted,
+        "unattended": unattended,
+        "no_route": no_route,
+    })
+}
+
+fn released_by_hand(record: &Checkpoint) -> bool {
+    let by = record.interruption.as_ref().and_then(|cut| cut.released_by);
+    match by {
+        Some(ReleasedBy::Shell | ReleasedBy::Resume | ReleasedBy::Message) => true,
+        Some(ReleasedBy::Policy) | None => false,
+    }
 }
 
 fn outbox<'a>(entries: impl Iterator<Item = &'a Entry>) -> Value {

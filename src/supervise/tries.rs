@@ -102,7 +102,7 @@ impl Engine {
         let now = clock::now();
         let (Some(channel), Some(to)) = (&sent.channel, &sent.to) else { return false };
         let of = |entry: &&mut Entry| {
-            let session = entry.sessions.first().map(|(key, _)| key);
+            let session = entry.conversation();
             entry.awaits_word()
                 && sent.session_key.as_ref().is_none_or(|key| session.is_none_or(|own| own == key))
                 && entry.route.channel == *channel
@@ -209,7 +209,7 @@ async fn before_sending(
     if !entry.doubt && entry.open <= 1 {
         return None;
     }
-    if let Some((session, _)) = entry.sessions.first() {
+    if let Some(session) = entry.conversation() {
         let found = client.has_receipt(session, &entry.keys(), RECEIPT_TIMEOUT).await;
         if found.unwrap_or(false) {
             return Some(Attempt::Delivered);
@@ -233,7 +233,7 @@ async fn send(client: &mut Client, entry: &Entry, queue_files: Option<PathBuf>) 
         reply_to_id: None,
         media_urls: Vec::new(),
         idempotency_key: entry.try_key(),
-        session_key: entry.sessions.first().map(|(key, _)| key.clone()),
+        session_key: entry.conversation().map(str::to_owned),
     };
     let outcome = client.send(&request, SEND_TIMEOUT).await;
     let attempt = match outcome {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::core::checkpoint::{Background, Origin, Outcome, Route};
 use crate::core::ledger::SessionRef;
+use crate::core::session_kind::record_key;
 
 mod check;
 mod delivery;
@@ -270,7 +271,8 @@ impl std::fmt::Debug for GatewayAuth {
 /// A session as the wire names it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Session {
-    /// The store key.
+    /// The store key; that of the job, for a run of it.
+    #[serde(deserialize_with = "of_record")]
     pub key: String,
     /// The session id.
     #[serde(default)]
@@ -333,6 +335,11 @@ impl ResultKind {
             Self::Blocked => None,
         }
     }
+}
+
+fn of_record<'de, D: serde::Deserializer<'de>>(wire: D) -> Result<String, D::Error> {
+    let key = String::deserialize(wire)?;
+    Ok(record_key(&key).to_owned())
 }
 
 impl From<&Session> for SessionRef {

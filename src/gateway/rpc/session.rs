@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::core::addressee::Described;
 use crate::core::checkpoint::Route;
 
 use super::client::Client;
@@ -19,15 +20,16 @@ pub enum Aborted {
 }
 
 impl Client {
-    /// The route of session `key`; `None` when the session is unknown or has none (a session of
-    /// the gateway's own web page, say).
+    /// What the gateway knows of session `key`: no route when the session is unknown or has none (a session of
+    /// the gateway's own web page, say), no parent when none started it.
     pub async fn describe_session(
         &mut self,
         key: &str,
         timeout: Duration,
-    ) -> Result<Option<Route>, RpcError> {
+    ) -> Result<Described, RpcError> {
         let answer = self.call("sessions.describe", &json!({ "key": key }), timeout).await?;
-        Ok(answer.get("session").and_then(route))
+        let session = answer.get("session");
+        Ok(Described { route: session.and_then(route), parent: session.and_then(parent) })
     }
 
     /// The model of session `key`, as `provider/model`; `None` where the gateway names none.
@@ -72,6 +74,12 @@ impl Client {
     }
 }
 
+/// Reads who started a session.
+fn parent(session: &Value) -> Option<String> {
+    let text = |name: &str| session.get(name)?.as_str().filter(|key| !key.is_empty());
+    text("spawnedBy").or_else(|| text("parentSessionKey")).map(str::to_owned)
+}
+
 /// Reads `deliveryContext` of a session row.
 fn route(session: &Value) -> Option<Route> {
     let context = session.get("deliveryContext")?;
@@ -94,6 +102,19 @@ fn route(session: &Value) -> Option<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parents() {
+        for (row, want) in [
+            (json!({"spawnedBy": "agent:main:main"}), Some("agent:main:main")),
+            (json!({"spawnedBy": "a", "parentSessionKey": "b"}), Some("a")),
+            (json!({"spawnedBy": null, "parentSessionKey": "b"}), Some("b")),
+            (json!({"spawnedBy": "", "parentSessionKey": 7}), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(parent(&row).as_deref(), want, "{row}");
+        }
+    }
 
     #[test]
     fn routes() {
