@@ -7,6 +7,7 @@ use crate::control::client::ClientError;
 use crate::core::checkpoint::{Checkpoint, HoldStatus, ReleasedBy};
 use crate::core::notice::{cause_text, outcome_text, tool_call_text};
 use crate::core::reducer;
+use crate::core::session_kind::{kind_of, record_key};
 use crate::store::checkpoints::scan;
 use crate::store::records::to_bytes;
 use crate::store::{Directory, Place};
@@ -21,9 +22,9 @@ pub(super) fn run(global: &Global, sessions: &Sessions) -> Result<(), Failure> {
     let context = Context::of(global)?;
     match sessions.verb.as_ref().unwrap_or(&SessionsVerb::List) {
         SessionsVerb::List => list(global, &context),
-        SessionsVerb::Show { key } => show(global, &context, key),
-        SessionsVerb::Release { key } => change(global, &context, key, Change::Release),
-        SessionsVerb::Forget { key } => change(global, &context, key, Change::Forget),
+        SessionsVerb::Show { key } => show(global, &context, record_key(key)),
+        SessionsVerb::Release { key } => change(global, &context, record_key(key), Change::Release),
+        SessionsVerb::Forget { key } => change(global, &context, record_key(key), Change::Forget),
     }
 }
 
@@ -59,7 +60,8 @@ fn list(global: &Global, context: &Context) -> Result<(), Failure> {
         b.updated_at.cmp(&a.updated_at).then_with(|| a.session_key.cmp(&b.session_key))
     });
     if global.json {
-        print_json(&json!({ "schema": "tideover.sessions/1", "sessions": records }));
+        let sessions = records.iter().map(with_kind).collect::<Result<Vec<_>, _>>()?;
+        print_json(&json!({ "schema": "tideover.sessions/1", "sessions": sessions }));
         return Ok(());
     }
     if records.is_empty() {
@@ -70,11 +72,20 @@ fn list(global: &Global, context: &Context) -> Result<(), Failure> {
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["SESSION", "STATE", "LAST ACTION", "OUTCOME", "INTERRUPTED", "UPDATED"]);
+    table.set_header([
+        "SESSION",
+        "KIND",
+        "STATE",
+        "LAST ACTION",
+        "OUTCOME",
+        "INTERRUPTED",
+        "UPDATED",
+    ]);
     for record in &records {
         let call = record.last_tool_call.as_ref();
         table.add_row([
             plain(&record.session_key, 60),
+            kind_of(&record.session_key).name().to_owned(),
             word(&record.state),
             call.map_or("-".to_owned(), |call| plain(&call.name, 30)),
             call.map_or("-".to_owned(), |call| word(&call.outcome)),
@@ -84,6 +95,13 @@ fn list(global: &Global, context: &Context) -> Result<(), Failure> {
     }
     print_line(&table.to_string());
     Ok(())
+}
+
+/// A record as the file has it, and what its key says of who is behind it.
+fn with_kind(record: &Checkpoint) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(record)?;
+    value["kind"] = json!(kind_of(&record.session_key).name());
+    Ok(value)
 }
 
 fn show(global: &Global, context: &Context, key: &str) -> Result<(), Failure> {
@@ -102,6 +120,7 @@ fn show(global: &Global, context: &Context, key: &str) -> Result<(), Failure> {
 fn timeline(record: &Checkpoint) -> String {
     let mut lines = vec![
         format!("session  {}", plain(&record.session_key, 200)),
+        format!("kind     {}", kind_of(&record.session_key).name()),
         format!("state    {} (record {}, {})", word(&record.state), record.seq, record.updated_at),
         format!(
             "task     {}",
@@ -146,8 +165,9 @@ fn timeline(record: &Checkpoint) -> String {
         ));
         match (cut.status, cut.released_at) {
             (HoldStatus::Held, _) => lines.push(format!(
-                "{}  held until the user speaks; to lift it here: tideover sessions release '{}'",
+                "{}  held{}; to lift it here: tideover sessions release '{}'",
                 " ".repeat(24),
+                if record.unattended().is_some() { "" } else { " until the user speaks" },
                 plain(&record.session_key, 200)
             )),
             (HoldStatus::Released, Some(at)) => lines.push(format!(

@@ -63,6 +63,22 @@ fn render(status: &Value) -> String {
             lines.push(format!("  {label}: {}", plain(key.as_str().unwrap_or_default(), 120)));
         }
     }
+    let unattended = status["sessions"]["unattended"].as_array().map_or(0, Vec::len);
+    if unattended > 0 {
+        lines.push(format!(
+            "  {unattended} of the held have no user to ask; `tideover sessions release KEY` lifts a hold"
+        ));
+    }
+    let unknown = status["sessions"]["no_route"].as_array().map_or(&[][..], Vec::as_slice);
+    if !unknown.is_empty() {
+        lines.push(format!(
+            "notice:   nobody to tell of {} interrupted session(s); `[notice.owner]` names somebody",
+            unknown.len()
+        ));
+    }
+    for key in unknown {
+        lines.push(format!("  not told: {}", plain(key.as_str().unwrap_or_default(), 120)));
+    }
     for entry in status["outbox"].as_array().into_iter().flatten() {
         lines.push(format!(
             "notice:   {} on {}, tries {}{}",
