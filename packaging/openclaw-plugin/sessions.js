@@ -101,6 +101,9 @@ function agentOf(key) {
   return parts[0] === "agent" && parts[1] ? parts[1] : null;
 }
 
+/** The supervisor keeps one record for all runs of a scheduled job, whose keys differ in the run. */
+export const jobOf = (key) => key.replace(/^((?:agent:[^:]+:)?cron:.+):run:[^:]*$/, "$1");
+
 /** A non-empty string, or null. */
 export function text(value) {
   return typeof value === "string" && value.length > 0 ? value : null;

@@ -8,7 +8,7 @@ import { randomUUID } from "node:crypto";
 import { Link } from "./socket.js";
 import { readQueue } from "./native-queue.js";
 import { QueueWatch } from "./queue-watch.js";
-import { BoundedMap, Runs, Sessions, text } from "./sessions.js";
+import { BoundedMap, Runs, Sessions, jobOf, text } from "./sessions.js";
 import { People } from "./people.js";
 
 const SLOT = Symbol.for("tideover.plugin");
@@ -189,5 +189,6 @@ export function signals() {
 }
 
 function lists(sessions, { key, id }) {
-  return sessions.some((s) => s?.key === key || (id !== null && s?.id === id));
+  const job = jobOf(key);
+  return sessions.some((s) => s?.key === key || s?.key === job || (id !== null && s?.id === id));
 }
