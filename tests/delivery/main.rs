@@ -6,3 +6,4 @@ mod support;
 
 mod failing_channel;
 mod queue_files;
+mod unattended;
