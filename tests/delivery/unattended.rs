@@ -4,12 +4,12 @@
 use std::ffi::OsString;
 
 use crate::support::incident::{
-    CHAT, behind_tideover, got, handed_off, kill_both, kill_gateway, status, tideover,
+    CHAT, behind_tideover, got, handed_off, kill_both, kill_gateway, record_when, status, tideover,
 };
 use crate::support::{Outcome, rig};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tideover::drill::home::DmScope;
-use tideover::drill::mock_model::{ModelRequest, Script, Step};
+use tideover::drill::mock_model::{ModelRequest, Script, Step, ToolCall};
 use tideover::drill::mock_telegram::SentMessage;
 use tideover::drill::progress::until;
 use tideover::drill::rig::{Rig, RigOptions, TURN_MAX};
@@ -197,4 +197,62 @@ async fn a_scheduled_job_on_2026_9_6() -> Outcome {
 #[tokio::test(flavor = "current_thread")]
 async fn a_scheduled_job_on_2026_5_5() -> Outcome {
     a_scheduled_job("2026.5.5").await
+}
+
+/// A sub-agent of one user's session: told to that user alone, held whatever the gateway does with it by itself.
+async fn a_sub_agent(version: &str, config_patch: Value) -> Outcome {
+    let options = RigOptions { config_patch, ..behind_tideover("") };
+    let Some((mut rig, _slot)) = rig(version, options).await? else { return Ok(()) };
+    rig.plain_turn(OWNER, "hello", "Hello to you.").await?;
+    let work = rig.work("dig", CHAT)?;
+    let of_the_child = |request: &ModelRequest| request.contains("dig the tunnel");
+    rig.model.script(Script::when(of_the_child, [Step::call(work.call())]));
+    let spawn = ToolCall::new("sessions_spawn", json!({"task": "dig the tunnel"}));
+    let steps = [Step::call(spawn), Step::text("It is being dug.")];
+    rig.model.script(Script::marker("have it dug", steps));
+    rig.send_user(CHAT, "have it dug");
+    work.await_effect(1).await?;
+    rig.telegram
+        .wait_for("the answer", 0, TURN_MAX, |m| m.text.contains("It is being dug."))
+        .await?;
+    record_when(&rig, "a session at rest", CHAT, |record| record["state"] == "idle").await?;
+    kill_gateway(&mut rig).await?;
+
+    // Whoever runs it again would dig again.
+    rig.model.clear();
+    rig.model.script(Script::when(of_the_child, [Step::call(work.call())]).insisting());
+    work.open_gate()?;
+    let sent = rig.telegram.mark();
+    rig.boot().await?;
+    let is_about_it = |m: &SentMessage| m.text.contains("A sub-agent was interrupted");
+    let notice = rig.telegram.wait_for("the notice", sent, TURN_MAX, is_about_it).await?;
+    assert_eq!(notice.chat, CHAT);
+    handed_off(&rig).await?;
+    let held = status(&rig).await?["sessions"]["unattended"].clone();
+    let key = held[0].as_str().ok_or_else(|| format!("not held: {held}"))?.to_owned();
+    assert!(key.contains(":subagent:"), "{key}");
+    assert_eq!(listed(&rig, &key).await?["kind"], "sub-agent");
+
+    // The user's own word goes to the session that the sub-agent works for, and is none about its hold.
+    rig.plain_turn(CHAT, "how far is it?", "Not very far.").await?;
+    assert_eq!(listed(&rig, &key).await?["interruption"]["status"], "held");
+    assert_eq!(work.runs(), 1, "an effect of a held sub-agent");
+    tideover(&rig, &["sessions", "release", &key]).await?;
+    assert_eq!(status(&rig).await?["sessions"]["unattended"], json!([]));
+    for (chat, count) in [(CHAT, 1), (OWNER, 0)] {
+        let notices = got(&rig, sent, chat).iter().filter(|m| is_about_it(m)).count();
+        assert_eq!(notices, count, "{chat}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_sub_agent_on_2026_9_6() -> Outcome {
+    // It offers most tools behind a search else.
+    a_sub_agent("2026.9.6", json!({"tools": {"toolSearch": false}})).await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_sub_agent_on_2026_5_5() -> Outcome {
+    a_sub_agent("2026.5.5", Value::Null).await
 }
