@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::checkpoint::{Checkpoint, Route};
-use super::session_kind::{kind_of, parent_of, record_key};
+use super::session_kind::{is_main, kind_of, parent_of, record_key};
 
 /// Most steps from a sub-agent up to a person.
 const GENERATIONS_MAX: usize = 8;
@@ -61,6 +61,11 @@ pub fn addressee<'a>(
     for _ in 0..GENERATIONS_MAX {
         let described = told.get(&key);
         if !kind_of(&key).is_unattended() {
+            if is_main(&key) && key != record.session_key {
+                // Where each person has a session of their own, the gateway keeps in this one who wrote last, whoever
+                // that was: only a message that we saw in it counts.
+                return Addressee::Nobody;
+            }
             return match described {
                 Some(described) => described
                     .route
@@ -136,6 +141,7 @@ mod tests {
             ),
             ("agent:far:main".to_owned(), described(Some("far"), None)),
             ("agent:mute:main".to_owned(), described(None, None)),
+            ("agent:main:subagent:far".to_owned(), described(Some("x"), Some("agent:far:main"))),
         ]);
         let get = |key: &str| known.iter().find(|record| record.session_key == key);
         let to = |to: &str, session: &str| Addressee::Route {
@@ -155,9 +161,10 @@ mod tests {
             ("agent:main:subagent:lost", Addressee::Nobody),
             ("agent:main:subagent:loop", Addressee::Nobody),
             ("agent:main:subagent:of8", ask("agent:main:telegram:direct:8")),
-            ("agent:ops:cron:j", ask("agent:ops:main")),
-            ("agent:far:cron:j", to("far", "agent:far:main")),
-            ("agent:mute:cron:j", Addressee::Nobody),
+            ("agent:ops:cron:j", Addressee::Nobody),
+            ("agent:far:cron:j", Addressee::Nobody),
+            ("agent:main:subagent:far", Addressee::Nobody),
+            ("agent:far:main", to("far", "agent:far:main")),
             ("agent:mute:main", Addressee::Nobody),
             ("agent:main:telegram:direct:9", ask("agent:main:telegram:direct:9")),
         ] {

@@ -95,7 +95,7 @@ pub fn user_text(
         [(record, cut)] => {
             let subject = unattended::subject(record.unattended());
             text.push_str(&format!("⚠️ {subject} was interrupted: {}.\n", cause_text(cut)));
-            text.push_str(&facts(cut));
+            text.push_str(&facts_of(record, cut));
             if record.unattended().is_some() {
                 text.push_str(&unattended::what_to_do(record, cut));
             }
@@ -108,7 +108,7 @@ pub fn user_text(
                 match record.unattended() {
                     None => text.push_str(&format!("{number}. {}", facts(cut))),
                     kind @ Some(_) => {
-                        let (what, facts) = (unattended::subject(kind), facts(cut));
+                        let (what, facts) = (unattended::subject(kind), facts_of(record, cut));
                         text.push_str(&format!("{number}. {what}. {facts}"));
                         text.push_str(&unattended::what_to_do(record, cut));
                     }
@@ -157,8 +157,20 @@ fn what_to_do(release: ReleasePolicy) -> &'static str {
 }
 
 fn facts(cut: &Interruption) -> String {
+    facts_about(cut.task.as_deref(), cut)
+}
+
+/// The same, where the task may stand between the gateway's own words.
+fn facts_of(record: &Checkpoint, cut: &Interruption) -> String {
+    match (record.unattended(), &cut.task) {
+        (Some(kind), Some(task)) => facts_about(unattended::task_text(kind, task).as_deref(), cut),
+        (Some(_), None) | (None, _) => facts(cut),
+    }
+}
+
+fn facts_about(task: Option<&str>, cut: &Interruption) -> String {
     let mut text = String::new();
-    if let Some(task) = &cut.task {
+    if let Some(task) = task {
         text.push_str(&format!("Task: {}\n", cut_at(task, NOTICE_TASK_CHARS_MAX)));
     }
     text.push_str(&format!("Last action: {}\n", as_code(&tool_call_text(cut.call.as_ref()))));

@@ -512,14 +512,14 @@ fn end_background(record: &mut Checkpoint, now: Stamp, run_id: &str, tool_call_i
 }
 
 fn close(record: &mut Checkpoint, now: Stamp) {
+    if record.unattended().is_some() {
+        // Nobody closes such a session: the gateway renews it by itself, perhaps when the next run has begun already.
+        return;
+    }
     record.turn = None;
     record.open_calls.clear();
     record.state = State::Ended;
     record.next_expected_action = "nothing: its user closed the session".to_owned();
-    if record.unattended().is_some() {
-        // The gateway renews it by itself; nobody has spoken.
-        return;
-    }
     if let Some(cut) = record.interruption.as_mut().filter(|cut| cut.status == HoldStatus::Held) {
         cut.status = HoldStatus::Released;
         cut.released_at = Some(now);

@@ -121,6 +121,12 @@ pub fn parent_of(key: &str) -> Option<String> {
     }
 }
 
+/// Whether a key is that of an agent's main session.
+#[must_use]
+pub fn is_main(key: &str) -> bool {
+    main_of(key).as_deref() == Some(key)
+}
+
 /// The main session of a key's agent.
 fn main_of(key: &str) -> Option<String> {
     agent_of(key).map(|agent| format!("{agent}:main"))

@@ -10,6 +10,30 @@ pub fn subject(kind: Option<SessionKind>) -> &'static str {
     kind.map_or("Your task", named)
 }
 
+/// What it was to do, without the words that the gateway puts around it; `None` where only those are there (2026.5.5
+/// keeps a sub-agent's task in its system prompt).
+#[must_use]
+pub fn task_text(kind: SessionKind, task: &str) -> Option<String> {
+    let text = match kind {
+        SessionKind::Cron => {
+            // "[cron:ID NAME] MESSAGE", and the time below it.
+            let inside = task.strip_prefix("[cron:").and_then(|rest| rest.split_once("] "));
+            let named = inside.and_then(|(head, rest)| Some((head.split_once(' ')?.1, rest)));
+            let text = named.map_or(task.to_owned(), |(name, rest)| format!("{name}: {rest}"));
+            text.split("\nCurrent time: ").next().unwrap_or_default().to_owned()
+        }
+        SessionKind::SubAgent => match task.split_once("[Subagent Task]\n") {
+            Some((_, rest)) => rest.split("\n\nBegin.").next().unwrap_or_default().to_owned(),
+            None if task.contains("[Subagent Context]") => String::new(),
+            None => task.to_owned(),
+        },
+        SessionKind::Person | SessionKind::Group | SessionKind::Heartbeat | SessionKind::Hook => {
+            task.to_owned()
+        }
+    };
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 /// What the owner can do about it. An answer in the owner's chat lifts no hold but that chat's own, so it is not named.
 #[must_use]
 pub fn what_to_do(record: &Checkpoint, cut: &Interruption) -> String {
@@ -127,6 +151,36 @@ mod tests {
                 (held, held),
                 "{key} {unattended:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_task_is_told_in_its_owners_words() {
+        use SessionKind::{Cron, Heartbeat, SubAgent};
+        let time = "\nCurrent time: Wednesday, November 25th, 2026 - 2:00 AM (UTC)";
+        for (kind, task, want) in [
+            (
+                Cron,
+                format!("[cron:j1 nightly build] build it{time}"),
+                Some("nightly build: build it"),
+            ),
+            (Cron, "[cron:j1] build it".to_owned(), Some("[cron:j1] build it")),
+            (Cron, time.to_owned(), None),
+            (
+                SubAgent,
+                "[Subagent Context] You run.\n\n[Subagent Task]\n\ndig\ndeep\n\nBegin. Now."
+                    .to_owned(),
+                Some("dig\ndeep"),
+            ),
+            (
+                SubAgent,
+                "[Wed] [Subagent Context] You run.\n\nBegin. See the prompt.".to_owned(),
+                None,
+            ),
+            (SubAgent, "dig".to_owned(), Some("dig")),
+            (Heartbeat, "look".to_owned(), Some("look")),
+        ] {
+            assert_eq!(task_text(kind, &task).as_deref(), want, "{task}");
         }
     }
 
