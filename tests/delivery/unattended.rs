@@ -121,6 +121,7 @@ async fn a_cut_job_is_held(rig: &mut Rig, job: &str, key: &str) -> Outcome {
     assert_eq!(notice.chat, CHAT);
     assert!(notice.text.contains(&format!("tideover sessions release '{key}'")), "{}", notice.text);
     assert!(!notice.text.contains("Reply to go on"), "{}", notice.text);
+    assert!(notice.text.contains(&format!("Task: nightly: {TASK}\n")), "{}", notice.text);
     handed_off(rig).await?;
 
     let session = listed(rig, key).await?;
@@ -199,7 +200,8 @@ async fn a_scheduled_job_on_2026_5_5() -> Outcome {
     a_scheduled_job("2026.5.5").await
 }
 
-/// A sub-agent of one user's session: told to that user alone, held whatever the gateway does with it by itself.
+/// A sub-agent of one user's session: told to that user alone, held whatever the gateway does with it by itself. A job
+/// beside it works for neither of the two users, so neither is told.
 async fn a_sub_agent(version: &str, config_patch: Value) -> Outcome {
     let options = RigOptions { config_patch, ..behind_tideover("") };
     let Some((mut rig, _slot)) = rig(version, options).await? else { return Ok(()) };
@@ -216,6 +218,8 @@ async fn a_sub_agent(version: &str, config_patch: Value) -> Outcome {
         .wait_for("the answer", 0, TURN_MAX, |m| m.text.contains("It is being dug."))
         .await?;
     record_when(&rig, "a session at rest", CHAT, |record| record["state"] == "idle").await?;
+    let (job, nightly) = (add_job(&rig).await?, rig.work("nightly", CHAT)?);
+    in_its_tool(&rig, &job, &nightly).await?;
     kill_gateway(&mut rig).await?;
 
     // Whoever runs it again would dig again.
@@ -228,8 +232,14 @@ async fn a_sub_agent(version: &str, config_patch: Value) -> Outcome {
     let notice = rig.telegram.wait_for("the notice", sent, TURN_MAX, is_about_it).await?;
     assert_eq!(notice.chat, CHAT);
     handed_off(&rig).await?;
-    let held = status(&rig).await?["sessions"]["unattended"].clone();
-    let key = held[0].as_str().ok_or_else(|| format!("not held: {held}"))?.to_owned();
+    let sessions = status(&rig).await?["sessions"].clone();
+    let job = format!("agent:main:cron:{job}");
+    assert_eq!(sessions["no_route"], json!([job]), "{sessions}");
+    assert_eq!(sessions["unattended"][0], job.as_str(), "{sessions}");
+    assert_eq!(listed(&rig, &job).await?["interruption"]["notice"], "no_route");
+    let log = rig.proc()?.log_text();
+    assert!(log.contains("has no route to a person"), "{log}");
+    let key = sessions["unattended"][1].as_str().ok_or_else(|| sessions.to_string())?.to_owned();
     assert!(key.contains(":subagent:"), "{key}");
     assert_eq!(listed(&rig, &key).await?["kind"], "sub-agent");
 
@@ -238,10 +248,11 @@ async fn a_sub_agent(version: &str, config_patch: Value) -> Outcome {
     assert_eq!(listed(&rig, &key).await?["interruption"]["status"], "held");
     assert_eq!(work.runs(), 1, "an effect of a held sub-agent");
     tideover(&rig, &["sessions", "release", &key]).await?;
-    assert_eq!(status(&rig).await?["sessions"]["unattended"], json!([]));
+    assert_eq!(status(&rig).await?["sessions"]["unattended"], json!([job]));
     for (chat, count) in [(CHAT, 1), (OWNER, 0)] {
-        let notices = got(&rig, sent, chat).iter().filter(|m| is_about_it(m)).count();
-        assert_eq!(notices, count, "{chat}");
+        let all = got(&rig, sent, chat);
+        assert_eq!(all.iter().filter(|m| is_about_it(m)).count(), count, "{chat}");
+        assert_eq!(all.iter().filter(|m| is_about_the_job(m)).count(), 0, "{chat}");
     }
     Ok(())
 }

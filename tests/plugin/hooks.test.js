@@ -149,6 +149,21 @@ test("a turn's origin: a person's only with a message behind it", async () => {
   assert.equal(await origin("x", { runId: "f", inputProvenance: provenance }), "recovery");
 });
 
+test("a held job is held in its next run too, when the supervisor does not answer", async () => {
+  const job = "agent:main:cron:j";
+  const mute = ({ type }) => (type === "tool_intent" ? undefined : {});
+  peer = await supervisor(mute, { held: [{ key: job, id: null }], policy: { timeout_ms: 50 } });
+  const gw = gateway(peer.path);
+  await prepare(gw, "go");
+  const run = (key) => ({ sessionKey: key, sessionId: key, runId: key });
+  for (const [key, blocks] of [[`${job}:run:2`, true], ["agent:main:cron:other:run:2", false]]) {
+    await prepare(gw, "go", run(key));
+    const [event, ctx] = toolCall({ runId: key, toolCallId: key });
+    const result = await gw.fire("before_tool_call", event, { ...ctx, ...run(key) });
+    assert.equal(result?.block === true, blocks, key);
+  }
+});
+
 test("a continuation that the gateway dispatches as a message is nobody's word", async () => {
   peer = await supervisor();
   const gw = gateway(peer.path);
