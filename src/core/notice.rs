@@ -5,6 +5,7 @@ use super::checkpoint::{
 };
 use super::hold::ReleasePolicy;
 use super::limits::{NOTICE_SESSIONS_MAX, NOTICE_TASK_CHARS_MAX, TOOL_CALL_CHARS_MAX};
+use super::session_kind::is_group;
 use super::unattended;
 
 /// `name arguments-as-JSON`, cut at 500 characters; `none recorded` where no tool was called.
@@ -81,6 +82,7 @@ pub fn user_text(
     sessions: &[&Checkpoint],
     release: ReleasePolicy,
     possible_repeat: bool,
+    shown: Shown,
 ) -> String {
     let cut: Vec<(&Checkpoint, &Interruption)> = sessions
         .iter()
@@ -95,7 +97,7 @@ pub fn user_text(
         [(record, cut)] => {
             let subject = unattended::subject(record.unattended());
             text.push_str(&format!("⚠️ {subject} was interrupted: {}.\n", cause_text(cut)));
-            text.push_str(&facts_of(record, cut));
+            text.push_str(&facts_of(record, cut, shown));
             if record.unattended().is_some() {
                 text.push_str(&unattended::what_to_do(record, cut));
             }
@@ -106,9 +108,10 @@ pub fn user_text(
             for (number, (record, cut)) in several.iter().take(NOTICE_SESSIONS_MAX).enumerate() {
                 let number = number + 1;
                 match record.unattended() {
-                    None => text.push_str(&format!("{number}. {}", facts(cut))),
+                    None => text.push_str(&format!("{number}. {}", facts(cut, shown))),
                     kind @ Some(_) => {
-                        let (what, facts) = (unattended::subject(kind), facts_of(record, cut));
+                        let (what, facts) =
+                            (unattended::subject(kind), facts_of(record, cut, shown));
                         text.push_str(&format!("{number}. {what}. {facts}"));
                         text.push_str(&unattended::what_to_do(record, cut));
                     }
@@ -137,11 +140,11 @@ pub fn user_text(
 
 /// What the user reads when a turn was ended because the model went on calling held tools.
 #[must_use]
-pub fn question_text(cut: &Interruption, release: ReleasePolicy) -> String {
+pub fn question_text(cut: &Interruption, release: ReleasePolicy, shown: Shown) -> String {
     format!(
         "⏸ I stopped here: this task was interrupted before, and what I was about to do has side \
          effects.\n{}Shall I go on? {}",
-        facts(cut),
+        facts(cut, shown),
         what_to_do(release)
     )
 }
@@ -156,28 +159,58 @@ fn what_to_do(release: ReleasePolicy) -> &'static str {
     }
 }
 
-fn facts(cut: &Interruption) -> String {
-    facts_about(cut.task.as_deref(), cut)
+fn facts(cut: &Interruption, shown: Shown) -> String {
+    facts_about(cut.task.as_deref(), cut, shown)
 }
 
 /// The same, where the task may stand between the gateway's own words.
-fn facts_of(record: &Checkpoint, cut: &Interruption) -> String {
+fn facts_of(record: &Checkpoint, cut: &Interruption, shown: Shown) -> String {
     match (record.unattended(), &cut.task) {
-        (Some(kind), Some(task)) => facts_about(unattended::task_text(kind, task).as_deref(), cut),
-        (Some(_), None) | (None, _) => facts(cut),
+        (Some(kind), Some(task)) => {
+            facts_about(unattended::task_text(kind, task).as_deref(), cut, shown)
+        }
+        (Some(_), None) | (None, _) => facts(cut, shown),
     }
 }
 
-fn facts_about(task: Option<&str>, cut: &Interruption) -> String {
+fn facts_about(task: Option<&str>, cut: &Interruption, shown: Shown) -> String {
     let mut text = String::new();
     if let Some(task) = task {
         text.push_str(&format!("Task: {}\n", cut_at(task, NOTICE_TASK_CHARS_MAX)));
     }
-    text.push_str(&format!("Last action: {}\n", as_code(&tool_call_text(cut.call.as_ref()))));
+    text.push_str(&format!("Last action: {}\n", action_text(cut.call.as_ref(), shown)));
     text.push_str(&format!("Outcome: {}", outcome_text(cut.call.as_ref())));
     text.push_str(&others_text(cut));
     text.push('\n');
     text
+}
+
+/// How much those may see whom a text goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// All of it.
+    Everything,
+    /// No arguments and no files: others read along.
+    NoArguments,
+}
+
+impl Shown {
+    /// In the conversation of this session; `in_groups`: whether groups may see everything, too.
+    #[must_use]
+    pub fn to(session_key: &str, in_groups: bool) -> Self {
+        if is_group(session_key) && !in_groups { Self::NoArguments } else { Self::Everything }
+    }
+}
+
+/// The last action, for people.
+pub(super) fn action_text(call: Option<&ToolCall>, shown: Shown) -> String {
+    match (shown, call) {
+        (Shown::Everything, call) => as_code(&tool_call_text(call)),
+        (Shown::NoArguments, Some(call)) => {
+            format!("{} (arguments are not shown in a group)", as_code(&call.name))
+        }
+        (Shown::NoArguments, None) => tool_call_text(None),
+    }
 }
 
 /// What was open beside the last action.
@@ -330,7 +363,8 @@ mod tests {
     #[test]
     fn a_notice_promises_a_hold_only_where_there_is_one() {
         let mut record = Checkpoint::new("k", Stamp::from_ms(0));
-        let text = |record: &Checkpoint, release| user_text(&[record], release, false);
+        let text =
+            |record: &Checkpoint, release| user_text(&[record], release, false, Shown::Everything);
         record.interruption = Some(cut(json!({}), Outcome::Unknown));
         let held = text(&record, ReleasePolicy::AnyMessage);
         assert!(held.contains("Nothing with side effects runs until you answer."), "{held}");

@@ -115,7 +115,7 @@ mod tests {
     use crate::core::checkpoint::Cause;
     use crate::core::hold::ReleasePolicy;
     use crate::core::hold::Unattended;
-    use crate::core::notice::user_text;
+    use crate::core::notice::{Shown, user_text};
     use crate::core::reducer::{self, Cut};
     use crate::core::stamp::Stamp;
 
@@ -187,7 +187,9 @@ mod tests {
     #[test]
     fn a_notice_says_what_it_is_about_and_names_what_works() {
         let job = cut("agent:main:cron:it's", Unattended::Hold);
-        let text = |records: &[&Checkpoint]| user_text(records, ReleasePolicy::AnyMessage, false);
+        let text = |records: &[&Checkpoint]| {
+            user_text(records, ReleasePolicy::AnyMessage, false, Shown::Everything)
+        };
         let one = text(&[&job]);
         assert!(one.starts_with("⚠️ A scheduled job was interrupted: "), "{one}");
         assert!(one.contains(r"`tideover sessions release 'agent:main:cron:it'\''s'`"), "{one}");

@@ -8,7 +8,7 @@ use tokio::task::spawn_local;
 use crate::core::addressee::{Addressee, Described};
 use crate::core::checkpoint::{Checkpoint, NoticeStatus, Route};
 use crate::core::hold::ReleasePolicy;
-use crate::core::notice::{question_text, user_text};
+use crate::core::notice::{Shown, question_text, user_text};
 use crate::core::outbox::{Entry, SendState, key_of};
 use crate::core::stamp::Stamp;
 use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret};
@@ -106,6 +106,7 @@ impl Engine {
     }
 
     fn make_notices(&mut self, link: &GatewayLink) {
+        let in_groups = self.settings.resume.group_arguments;
         let now = clock::now();
         let covered: BTreeSet<String> = self
             .outbox
@@ -126,7 +127,7 @@ impl Engine {
                 Addressee::Ask(_) | Addressee::Nobody => None,
             });
             if let Some((route, host)) = hosts {
-                entries.push(new_entry(now, route, host, &records, self.release()));
+                entries.push(new_entry(now, route, host, &records, self.release(), in_groups));
             }
         }
         for entry in entries {
@@ -148,7 +149,8 @@ impl Engine {
             return;
         };
         let key = key_of(route, &[cut.id.clone(), turn.run_id.clone()]);
-        let question = question_text(cut, self.release());
+        let in_groups = self.settings.resume.group_arguments;
+        let question = question_text(cut, self.release(), Shown::to(session_key, in_groups));
         let question = Entry::new(now, key, route.clone(), Vec::new(), question);
         self.outbox.entry(question.key.clone()).or_insert(question);
         self.kick_notices();
@@ -228,6 +230,7 @@ fn new_entry(
     host: Option<String>,
     records: &[&Checkpoint],
     release: ReleasePolicy,
+    in_groups: bool,
 ) -> Entry {
     let sessions: Vec<(String, String)> = records
         .iter()
@@ -236,8 +239,19 @@ fn new_entry(
         })
         .collect();
     let ids: Vec<String> = sessions.iter().map(|(_, id)| id.clone()).collect();
-    let text = user_text(records, release, false);
+    let text = user_text(records, release, false, shown_to(host.as_deref(), &sessions, in_groups));
     Entry { host, ..Entry::new(now, key_of(&route, &ids), route, sessions, text) }
+}
+
+/// What may be shown in the conversation that a notice goes to: that of its host, else that of its sessions.
+pub(super) fn shown_to(
+    host: Option<&str>,
+    sessions: &[(String, String)],
+    in_groups: bool,
+) -> Shown {
+    let mut keys = host.into_iter().chain(sessions.iter().map(|(key, _)| key.as_str()));
+    let hides = |key: &str| Shown::to(key, in_groups) == Shown::NoArguments;
+    if keys.any(hides) { Shown::NoArguments } else { Shown::Everything }
 }
 
 /// How to log in to the gateway.

@@ -17,7 +17,7 @@ use crate::telemetry::events;
 
 use super::clock;
 use super::engine::{Engine, GatewayLink, Internal};
-use super::notices::options;
+use super::notices::{options, shown_to};
 use super::queue::copies;
 
 /// How long one attempt waits for the answer to `send`.
@@ -32,6 +32,7 @@ impl Engine {
     pub(super) fn begin_try(&mut self, key: &str, now: Stamp) {
         let sessions = self.sessions_of(key);
         let release = self.release();
+        let in_groups = self.settings.resume.group_arguments;
         let gateway = self.incarnation.clone();
         let Some(entry) = self.outbox.get_mut(key) else { return };
         entry.begin(now, gateway.as_deref());
@@ -39,7 +40,10 @@ impl Engine {
             // Sessions that were cut again since have nothing new to say about this incident.
             entry.text = match sessions.as_slice() {
                 [] => possibly_repeated(&entry.text),
-                _ => user_text(&sessions.iter().collect::<Vec<_>>(), release, true),
+                _ => {
+                    let shown = shown_to(entry.host.as_deref(), &entry.sessions, in_groups);
+                    user_text(&sessions.iter().collect::<Vec<_>>(), release, true, shown)
+                }
             };
         }
         let ack = self.persist_notice(key);

@@ -14,9 +14,7 @@ use super::stamp::Stamp;
 mod text;
 
 pub(super) use text::gate_reason;
-pub use text::{
-    Changed, Facts, Running, Shown, answer, facts_text, lapsed_text, list, prompt, refusal,
-};
+pub use text::{Changed, Facts, Running, answer, facts_text, lapsed_text, list, prompt, refusal};
 
 /// What a person says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

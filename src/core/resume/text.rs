@@ -7,7 +7,9 @@ use crate::core::checkpoint::{
     Checkpoint, Interruption, NativeRecovery, ResumeStage, Settled, SettledHow, ToolCall,
 };
 use crate::core::limits::{NOTICE_TASK_CHARS_MAX, PROMPT_ARGUMENTS_BYTES_MAX, RESUME_LIST_MAX};
-use crate::core::notice::{as_code, cause_text, cut_at, first_line, outcome_text, tool_call_text};
+use crate::core::notice::{
+    Shown, action_text, as_code, cause_text, cut_at, first_line, outcome_text,
+};
 use crate::core::stamp::Stamp;
 
 /// What was found around an interrupted call, at the time of asking.
@@ -49,15 +51,6 @@ pub struct Changed {
     pub at: Option<Stamp>,
 }
 
-/// How much the one who asks may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// All of it.
-    Everything,
-    /// No arguments and no files: others read along.
-    NoArguments,
-}
-
 /// The facts of one interruption, a line each.
 #[must_use]
 pub fn facts_text(record: &Checkpoint, facts: &Facts, shown: Shown) -> String {
@@ -85,16 +78,6 @@ pub fn facts_text(record: &Checkpoint, facts: &Facts, shown: Shown) -> String {
     }
     lines.extend(facts.model.as_ref().map(|model| format!("Model: {model}")));
     lines.join("\n")
-}
-
-fn action_text(call: Option<&ToolCall>, shown: Shown) -> String {
-    match (shown, call) {
-        (Shown::Everything, call) => as_code(&tool_call_text(call)),
-        (Shown::NoArguments, Some(call)) => {
-            format!("{} (arguments are not shown in a group)", as_code(&call.name))
-        }
-        (Shown::NoArguments, None) => tool_call_text(None),
-    }
 }
 
 fn running_text(facts: &Facts, shown: Shown) -> Option<String> {

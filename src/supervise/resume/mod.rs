@@ -14,8 +14,9 @@ use crate::control::server::Peer;
 use crate::core::canonical::session_hash;
 use crate::core::checkpoint::{AskedFrom, Checkpoint, ResumeStage, Route};
 use crate::core::ledger::Word;
+use crate::core::notice::Shown;
 use crate::core::outbox::{Entry, key_of};
-use crate::core::resume::{self, Choice, Confirm, Decision, Facts, Shown, answer};
+use crate::core::resume::{self, Choice, Confirm, Decision, Facts, answer};
 use crate::store::StoreError;
 use crate::telemetry::events;
 
