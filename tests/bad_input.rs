@@ -35,6 +35,8 @@ fn verbs_answer(scratch: &Scratch, online: bool) {
         (&["sessions", "show", "no such"], &[4]),
         (&["sessions", "release", "no such"], &[4, 1]),
         (&["sessions", "forget", "no such"], &[4, 1]),
+        (&["resume", "no such"], &[4, 1]),
+        (&["resume", "no such", "--yes"], &[4, 1]),
         (&["flush"], flush),
     ] {
         let output = scratch.verb(words);

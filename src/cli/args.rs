@@ -61,6 +61,8 @@ pub(super) enum Verb {
     Status(Status),
     /// The checkpoints: list, show one, lift a hold, drop one.
     Sessions(Sessions),
+    /// Show what was interrupted in a session and, on your word, have the gateway run it again, once.
+    Resume(Resume),
     /// What waits in the gateway's own delivery queue: list, show one, try it again, drop it.
     Queue(QueueCommand),
     /// Our own notices to users: list them, or try those again that have failed.
@@ -164,6 +166,38 @@ pub(super) enum SessionsVerb {
         /// The session key.
         key: String,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without a choice the facts are shown. Where `resume.confirm` asks for one more word (by default where \
+    the outcome of the interrupted call is not known) nothing else happens and the exit code is 5; else the task goes \
+    on.\n\
+    Without a running gateway --done and --skip are recorded, and the hold is lifted; everything else needs it.\n\n\
+    Exit codes: 0 begun or recorded; 1 the gateway did not take it, so nothing runs; 3 it needs the gateway, which \
+    does not run; 4 no such session, or nothing was interrupted there; 5 it needs a choice, or cannot be done now: \
+    dealt with before, under way, its command still runs, its arguments are not known."
+)]
+pub(super) struct Resume {
+    /// The session key, as `tideover sessions list` prints it.
+    pub(super) key: String,
+    #[command(flatten)]
+    pub(super) choice: ResumeChoice,
+}
+
+/// At most one of them.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct ResumeChoice {
+    /// Run the interrupted call again, once, with identical parameters; one that has answered is gone on from.
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// It has happened: go on from there without running it.
+    #[arg(long)]
+    pub(super) done: bool,
+    /// Drop it.
+    #[arg(long)]
+    pub(super) skip: bool,
 }
 
 #[derive(Debug, Args)]

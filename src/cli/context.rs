@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::control::client::{ClientError, ask};
+use crate::control::client::{ANSWER_TIMEOUT, ClientError, ask};
 use crate::control::socket;
 use crate::core::canonical::sha256_hex;
 use crate::core::stamp::Stamp;
@@ -61,14 +62,25 @@ impl Context {
 
     /// Asks the running supervisor. A supervisor that was started without a runtime directory is found too.
     pub(super) fn ask(&self, request: &Value) -> Result<Value, ClientError> {
+        self.ask_within(request, ANSWER_TIMEOUT)
+    }
+
+    /// The same where the answer waits for others.
+    pub(super) fn ask_within(
+        &self,
+        request: &Value,
+        patience: Duration,
+    ) -> Result<Value, ClientError> {
         let fallback = socket::path(None, &self.profile_dir, &self.paths.tideover_dir());
-        match ask(&self.socket(), request.clone()) {
-            Err(ClientError::NotRunning { .. }) => match ask(&fallback, request.clone()) {
-                Err(ClientError::NotRunning { .. }) => {
-                    Err(ClientError::NotRunning { path: self.socket() })
+        match ask(&self.socket(), request.clone(), patience) {
+            Err(ClientError::NotRunning { .. }) => {
+                match ask(&fallback, request.clone(), patience) {
+                    Err(ClientError::NotRunning { .. }) => {
+                        Err(ClientError::NotRunning { path: self.socket() })
+                    }
+                    other => other,
                 }
-                other => other,
-            },
+            }
             other => other,
         }
     }

@@ -10,6 +10,7 @@ mod install_unit;
 mod output;
 mod queue;
 mod report;
+mod resume;
 mod sessions;
 mod shell;
 mod status;
@@ -71,6 +72,7 @@ pub fn main(argv: Vec<OsString>) -> i32 {
         }
         Verb::Status(status) => status::run(&cli.global, &status),
         Verb::Sessions(sessions) => sessions::run(&cli.global, &sessions),
+        Verb::Resume(resume) => resume::run(&cli.global, &resume),
         Verb::Drill(drill) => drill::run(&cli.global, &drill),
         Verb::Doctor(doctor) => doctor::run(&cli.global, &doctor),
         Verb::Report(report) => report::run(&cli.global, &report),
@@ -90,9 +92,7 @@ pub fn main(argv: Vec<OsString>) -> i32 {
 
 fn report(failure: &Failure, json: bool) -> i32 {
     if json {
-        output::print_json(&serde_json::json!({
-            "schema": "tideover.error/1", "error": failure.message(), "exit_code": failure.code,
-        }));
+        output::print_json(&failure.document());
     }
     eprintln!("tideover: {}", failure.message());
     failure.code

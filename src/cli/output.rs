@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::control::client::ClientError;
 use crate::control::protocol::ErrorCode;
@@ -14,15 +14,31 @@ use super::exit_code;
 pub(super) struct Failure {
     pub(super) code: i32,
     error: anyhow::Error,
+    /// What `--json` prints in place of the bare error.
+    document: Option<Value>,
 }
 
 impl Failure {
     pub(super) fn new(code: i32, error: impl Into<anyhow::Error>) -> Self {
-        Self { code, error: error.into() }
+        Self { code, error: error.into(), document: None }
     }
 
     pub(super) fn text(code: i32, message: impl Into<String>) -> Self {
-        Self { code, error: anyhow::Error::msg(message.into()) }
+        Self { code, error: anyhow::Error::msg(message.into()), document: None }
+    }
+
+    /// The same with the verb's own document, where the verb has more to say than why it failed.
+    pub(super) fn with(self, document: Value) -> Self {
+        Self { document: Some(document), ..self }
+    }
+
+    /// What `--json` prints.
+    pub(super) fn document(&self) -> Value {
+        self.document.clone().unwrap_or_else(|| {
+            json!({
+                "schema": "tideover.error/1", "error": self.message(), "exit_code": self.code,
+            })
+        })
     }
 
     /// The whole chain in one line.
@@ -34,7 +50,7 @@ impl Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { code: exit_code::FAILED, error: error.into() }
+        Self { code: exit_code::FAILED, error: error.into(), document: None }
     }
 }
 
@@ -77,4 +93,20 @@ pub(super) fn plain(text: &str, chars_max: usize) -> String {
         out.push('…');
     }
     out
+}
+
+/// A word for a shell, in quotes.
+pub(super) fn quoted(word: &str) -> String {
+    format!("'{}'", plain(word, 4_096).replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_word_is_one_word_and_one_line() {
+        assert_eq!(quoted("agent:main:main"), "'agent:main:main'");
+        assert_eq!(quoted("it's; $(x)\n"), r"'it'\''s; $(x)·'");
+    }
 }

@@ -4,7 +4,9 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::control::client::ClientError;
-use crate::core::checkpoint::{Checkpoint, HoldStatus, ReleasedBy};
+use crate::core::checkpoint::{
+    Checkpoint, HoldStatus, Interruption, ReleasedBy, Resume, ResumeStage, State,
+};
 use crate::core::notice::{cause_text, outcome_text, tool_call_text};
 use crate::core::reducer;
 use crate::core::session_kind::{kind_of, record_key};
@@ -16,7 +18,7 @@ use crate::supervise::{Liveness, liveness};
 use super::args::{Global, Sessions, SessionsVerb};
 use super::context::{Context, now};
 use super::exit_code;
-use super::output::{Failure, from_client, plain, print_json, print_line};
+use super::output::{Failure, from_client, plain, print_json, print_line, quoted};
 
 pub(super) fn run(global: &Global, sessions: &Sessions) -> Result<(), Failure> {
     let context = Context::of(global)?;
@@ -89,7 +91,7 @@ fn list(global: &Global, context: &Context) -> Result<(), Failure> {
             word(&record.state),
             call.map_or("-".to_owned(), |call| plain(&call.name, 30)),
             call.map_or("-".to_owned(), |call| word(&call.outcome)),
-            record.interruption.as_ref().map_or("-".to_owned(), |cut| word(&cut.status)),
+            interrupted(record),
             record.updated_at.to_string(),
         ]);
     }
@@ -102,6 +104,30 @@ fn with_kind(record: &Checkpoint) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(record)?;
     value["kind"] = json!(kind_of(&record.session_key).name());
     Ok(value)
+}
+
+/// How an interruption stands, in the table.
+fn interrupted(record: &Checkpoint) -> String {
+    let Some(cut) = &record.interruption else { return "-".to_owned() };
+    if let Some(settled) = &cut.settled {
+        return format!("settled: {}", word(&settled.how));
+    }
+    match &cut.resume {
+        _ if record.state == State::Ended => word(&cut.status),
+        Some(resume) if is_under_way(record, resume) => {
+            format!("{}, resume under way", word(&cut.status))
+        }
+        Some(_) | None => format!("{}, resume", word(&cut.status)),
+    }
+}
+
+/// Whether the run that a resume started may still do something.
+fn is_under_way(record: &Checkpoint, resume: &Resume) -> bool {
+    match resume.stage {
+        ResumeStage::Granted => true,
+        ResumeStage::Spent => record.turn.as_ref().is_some_and(|turn| turn.run_id == resume.run_id),
+        ResumeStage::Ended | ResumeStage::Lapsed => false,
+    }
 }
 
 fn show(global: &Global, context: &Context, key: &str) -> Result<(), Failure> {
@@ -178,8 +204,33 @@ fn timeline(record: &Checkpoint) -> String {
                 lines.push(format!("{}  {}", " ".repeat(24), word(&cut.status)));
             }
         }
+        lines.extend(dealt_with(record, cut));
     }
     lines.join("\n")
+}
+
+/// What the gateway's own recovery and a person's `/resume` made of an interruption.
+fn dealt_with(record: &Checkpoint, cut: &Interruption) -> Vec<String> {
+    let blank = " ".repeat(24);
+    let mut lines = Vec::new();
+    if let Some(native) = &cut.native {
+        lines.push(format!("{blank}  the gateway's own recovery: {}", word(native)));
+    }
+    if let Some(resume) = &cut.resume {
+        let (kind, from) = (word(&resume.kind), word(&resume.from));
+        lines.push(format!("{}  resume: {kind}, confirmed ({from})", resume.granted_at));
+        lines.extend(resume.spent_at.map(|at| format!("{at}  resume: its call was let through")));
+        lines.push(format!("{blank}  resume: {}", word(&resume.stage)));
+    }
+    match &cut.settled {
+        Some(settled) => lines.push(format!("{}  settled: {}", settled.at, word(&settled.how))),
+        None if record.state == State::Ended => {}
+        None => lines.push(format!(
+            "{blank}  to resume it: tideover resume {}",
+            quoted(&record.session_key)
+        )),
+    }
+    lines
 }
 
 fn change(global: &Global, context: &Context, key: &str, change: Change) -> Result<(), Failure> {
@@ -207,15 +258,7 @@ fn change(global: &Global, context: &Context, key: &str, change: Change) -> Resu
 /// Without a supervisor the file is changed here, under its lease, so that none starts meanwhile.
 fn change_on_disk(context: &Context, key: &str, change: Change) -> Result<bool, Failure> {
     let _lease = context.lease()?;
-    let directory = Directory::open(&context.layout.directory(Place::Checkpoints))
-        .map_err(|_| not_found(key))?;
-    let mut scan = scan(&directory, None)?;
-    let mut record = scan
-        .records
-        .into_iter()
-        .find(|record| record.session_key == key)
-        .ok_or_else(|| not_found(key))?;
-    let name = scan.names.of(key);
+    let (directory, name, mut record) = on_disk(context, key)?;
     match change {
         Change::Forget => {
             directory.remove(&name)?;
@@ -231,7 +274,23 @@ fn change_on_disk(context: &Context, key: &str, change: Change) -> Result<bool, 
     }
 }
 
-fn not_found(key: &str) -> Failure {
+/// A session's record as the disk has it, with the place of its file.
+pub(super) fn on_disk(
+    context: &Context,
+    key: &str,
+) -> Result<(Directory, String, Checkpoint), Failure> {
+    let directory = Directory::open(&context.layout.directory(Place::Checkpoints))
+        .map_err(|_| not_found(key))?;
+    let mut scan = scan(&directory, None)?;
+    let record = scan
+        .records
+        .into_iter()
+        .find(|record| record.session_key == key)
+        .ok_or_else(|| not_found(key))?;
+    Ok((directory, scan.names.of(key), record))
+}
+
+pub(super) fn not_found(key: &str) -> Failure {
     Failure::text(
         exit_code::NOT_FOUND,
         format!("no session {:?}; `tideover sessions list` prints the keys", plain(key, 200)),

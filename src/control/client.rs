@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use super::protocol::{ErrorCode, VERSION};
 
-/// How long a running supervisor may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a running supervisor may take to answer what it knows by itself.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer read, in bytes: a list of every session fits.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -48,15 +48,16 @@ pub enum ClientError {
     },
 }
 
-/// Asks the supervisor on `path` one thing. `request` holds `type` and fields; ids are added here.
+/// Asks the supervisor on `path` one thing; its answer may take `patience`. `request` holds `type` and fields; ids
+/// are added here.
 ///
 /// # Errors
 /// When nobody answers, or the answer is an error.
-pub fn ask(path: &Path, mut request: Value) -> Result<Value, ClientError> {
+pub fn ask(path: &Path, mut request: Value, patience: Duration) -> Result<Value, ClientError> {
     let io = |source| ClientError::Io { path: path.to_owned(), source };
     let mut stream =
         UnixStream::connect(path).map_err(|_| ClientError::NotRunning { path: path.to_owned() })?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(io)?;
+    stream.set_read_timeout(Some(patience)).map_err(io)?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(io)?;
     request["id"] = json!("ask");
     let hello = json!({ "id": "hello", "type": "hello", "v": VERSION, "role": "cli" });

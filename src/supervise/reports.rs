@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use tokio::task::spawn_local;
 
 use crate::control::protocol::{
-    self, ErrorCode, GatewayStart, Hello, Request, Role, Session, Signals, ToolIntent, reply,
+    self, ErrorCode, GatewayStart, Hello, Request, ResumeWord, Role, Session, Signals, ToolIntent,
+    reply,
 };
 use crate::control::server::Peer;
 use crate::core::checkpoint::{Background, Cause, Outcome, ReleasedBy};
@@ -417,12 +418,11 @@ impl Engine {
         let changes = matches!(
             request,
             Request::Release { .. }
-                | Request::Resume { .. }
                 | Request::Forget { .. }
                 | Request::QueueRetry { .. }
                 | Request::QueueDrop { .. }
                 | Request::OutboxRetry { .. }
-        );
+        ) || matches!(request, Request::Resume { choice, .. } if *choice != ResumeWord::Show);
         if changes && self.is_of_gateway(peer) {
             let why = "this is not for the gateway or its tools to change; use a shell of your own";
             return Response::Error(ErrorCode::Refused, why.to_owned());

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -129,11 +129,36 @@ async fn answer_gateway(dir: PathBuf, listener: TcpListener) {
     let log = Rc::new(open_log(&dir, "sends"));
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        spawn_local(answer_client(stream, Rc::clone(&log)));
+        spawn_local(answer_client(stream, dir.clone(), Rc::clone(&log)));
     }
 }
 
-async fn answer_client(stream: TcpStream, log: Rc<File>) -> Option<()> {
+/// Turns that were asked for over the gateway's protocol, one a line.
+pub(crate) const AGENTS: &str = "agents";
+/// While there is a file of this name, turns are not taken.
+pub(crate) const AGENT_REFUSED: &str = "agent-refused";
+/// A turn that was taken has ended once there is a file of this name with its key behind it.
+pub(crate) const AGENT_ENDED: &str = "agent-ended-";
+
+/// A turn is taken, and over when the test says so.
+fn run_agent(dir: &Path, request: &Value) -> Vec<Value> {
+    let params = &request["params"];
+    let mut seen = params.clone();
+    seen["pid"] = json!(std::process::id());
+    log_line(&open_log(dir, AGENTS), &seen.to_string());
+    if dir.join(AGENT_REFUSED).exists() {
+        let error = json!({ "code": "UNAVAILABLE", "message": "not now", "retryable": true });
+        return vec![json!({ "type": "res", "id": request["id"], "ok": false, "error": error })];
+    }
+    ["accepted", "ok"]
+        .map(|status| {
+            let payload = json!({ "runId": params["idempotencyKey"], "status": status });
+            json!({ "type": "res", "id": request["id"], "ok": true, "payload": payload })
+        })
+        .into()
+}
+
+async fn answer_client(stream: TcpStream, dir: PathBuf, log: Rc<File>) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     let challenge =
         json!({ "type": "event", "event": "connect.challenge", "payload": { "nonce": "n" } });
@@ -141,10 +166,23 @@ async fn answer_client(stream: TcpStream, log: Rc<File>) -> Option<()> {
     while let Some(Ok(message)) = socket.next().await {
         let Ok(text) = message.into_text() else { continue };
         let Ok(request) = serde_json::from_str::<Value>(&text) else { continue };
+        if request["method"] == "agent" {
+            for frame in run_agent(&dir, &request) {
+                if frame["payload"]["status"] == "ok" {
+                    let key = request["params"]["idempotencyKey"].as_str().unwrap();
+                    let ended = dir.join(format!("{AGENT_ENDED}{key}"));
+                    while !ended.exists() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+                socket.send(Message::text(frame.to_string())).await.ok()?;
+            }
+            continue;
+        }
         let payload = match request["method"].as_str() {
             Some("connect") => json!({
                 "type": "hello-ok", "protocol": 4, "server": { "version": "stand-in", "bootId": "b" },
-                "features": { "methods": ["send"] },
+                "features": { "methods": ["send", "agent"] },
             }),
             Some("send") => {
                 let mut sent = request["params"].clone();

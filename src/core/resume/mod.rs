@@ -1,6 +1,7 @@
 //! `/resume`: what a person may ask for about an interrupted action, the permit that it leads to, and how the permit
 //! is spent. One confirmation, one permit; one permit, one call with identical parameters in one run.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::canonical::arguments_sha256;
@@ -11,8 +12,10 @@ use super::checkpoint::{
 use super::reducer::{self, Intent, Report};
 use super::stamp::Stamp;
 
+mod offline;
 mod text;
 
+pub use offline::{as_next_start, is_unmarked, settle_at_rest};
 pub(super) use text::gate_reason;
 pub use text::{Changed, Facts, Running, answer, facts_text, lapsed_text, list, prompt, refusal};
 
@@ -69,7 +72,8 @@ pub enum Decision {
 }
 
 /// Why nothing happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", content = "detail", rename_all = "snake_case")]
 pub enum Refusal {
     /// Nothing was interrupted here.
     NothingCut,

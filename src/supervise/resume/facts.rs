@@ -59,8 +59,7 @@ async fn model(link: &GatewayLink, session_key: &str) -> Option<String> {
 }
 
 /// What disk and /proc say about an interrupted session's call.
-#[must_use]
-pub fn gather(record: &Checkpoint) -> Facts {
+pub(super) fn gather(record: &Checkpoint) -> Facts {
     let Some(cut) = &record.interruption else { return Facts::default() };
     let Some(call) = &cut.call else {
         return Facts { cwd: record.workspace.clone(), ..Facts::default() };

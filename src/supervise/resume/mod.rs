@@ -3,12 +3,12 @@
 
 mod command;
 mod facts;
+mod shell;
 mod start;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::spawn_local;
 
-use crate::config::ResumeConfirm;
 use crate::control::protocol::{ErrorCode, ResumeAsked, ResumeWord, reply};
 use crate::control::server::Peer;
 use crate::core::canonical::session_hash;
@@ -24,9 +24,10 @@ use super::clock;
 use super::engine::{Engine, Internal};
 use super::process;
 use super::reports::Response;
+use shell::refusal_of;
 use start::Begun;
 
-pub use facts::gather as gather_facts;
+pub use shell::{confirm_of, facts_offline};
 
 /// One word of a person, on its way.
 #[derive(Debug)]
@@ -157,7 +158,17 @@ impl Engine {
             self.show(&asking, facts);
             return;
         };
-        if self.gateway.is_none() && choice != Choice::Ask && choice != Choice::Skip {
+        let Some(record) = self.ledger.get(&asking.key) else {
+            gone(&asking);
+            return;
+        };
+        let now = clock::now();
+        let confirm = self.confirm();
+        let starts = match resume::decide(record, choice, asking.from, confirm, facts.command()) {
+            Decision::Rerun | Decision::GoOn | Decision::Done => true,
+            Decision::Confirm | Decision::Skip | Decision::Refuse(_) => false,
+        };
+        if self.gateway.is_none() && starts {
             let why = "the gateway does not serve yet; try again in a moment";
             asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, why);
             return;
@@ -165,15 +176,16 @@ impl Engine {
         let word = Word {
             choice,
             from: asking.from,
-            confirm: self.confirm(),
+            confirm,
             command: facts.command(),
             run_id: format!("tideover-resume-{}", process::new_run_id()),
         };
-        let resumed = self.ledger.resume(clock::now(), &asking.key, &word);
+        let resumed = self.ledger.resume(now, &asking.key, &word);
         let Some(record) = self.ledger.get(&asking.key) else { return };
         let text = answer(record, &resumed.decision, facts, asking.shown);
         let result = json!({
             "decision": decision_name(&resumed.decision),
+            "refusal": refusal_of(&resumed.decision),
             "text": text,
             "run_id": resumed.starts.then_some(&word.run_id),
         });
@@ -223,17 +235,17 @@ impl Engine {
     }
 
     fn show(&self, asking: &Asking, facts: &Facts) {
-        let Some(record) = self.ledger.get(&asking.key) else { return };
+        let Some(record) = self.ledger.get(&asking.key) else {
+            gone(asking);
+            return;
+        };
         let next =
             resume::decide(record, Choice::Ask, asking.from, self.confirm(), facts.command());
         let yes = resume::decide(record, Choice::Yes, asking.from, self.confirm(), facts.command());
         let result = json!({
             "decision": decision_name(&next),
-            "yes": decision_name(&yes),
-            "refusal": match &yes {
-                Decision::Refuse(why) => Some(resume::refusal(why)),
-                Decision::Confirm | Decision::Rerun | Decision::GoOn | Decision::Done | Decision::Skip => None,
-            },
+            "refusal": refusal_of(&next),
+            "yes": { "decision": decision_name(&yes), "refusal": refusal_of(&yes) },
             "text": resume::facts_text(record, facts, asking.shown),
             "facts": facts,
             "session": record,
@@ -242,11 +254,7 @@ impl Engine {
     }
 
     fn confirm(&self) -> Confirm {
-        match self.settings.resume.confirm {
-            ResumeConfirm::Unknown => Confirm::Unknown,
-            ResumeConfirm::Always => Confirm::Always,
-            ResumeConfirm::Never => Confirm::Never,
-        }
+        confirm_of(&self.settings)
     }
 
     /// A permitted call is let through.
@@ -322,7 +330,9 @@ fn choice_of(word: ResumeWord) -> Option<Choice> {
     }
 }
 
-fn decision_name(decision: &Decision) -> &'static str {
+/// What a decision is called on the wire and in `--json`.
+#[must_use]
+pub fn decision_name(decision: &Decision) -> &'static str {
     match decision {
         Decision::Confirm => "confirm",
         Decision::Rerun => "rerun",
@@ -340,14 +350,8 @@ fn from_name(from: AskedFrom) -> &'static str {
     }
 }
 
-/// The facts of one record, for a shell without a supervisor.
-#[must_use]
-pub fn facts_offline(record: &Checkpoint) -> Facts {
-    gather_facts(record)
-}
-
-/// A decision by its name on the wire.
-#[must_use]
-pub fn name_of(decision: &Decision) -> Value {
-    json!(decision_name(decision))
+/// The record was dropped while its facts were looked for.
+fn gone(asking: &Asking) {
+    let why = format!("no session {:?}", asking.key);
+    asking.peer.refuse(Some(&asking.id), ErrorCode::NotFound, &why);
 }
