@@ -6,6 +6,7 @@ mod fast;
 #[path = "fast/resume.rs"]
 mod resume;
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use fast::{Link, Running, Scratch, until};
@@ -30,6 +31,16 @@ fn refused(plugin: &mut Link, run: &str, id: &str, name: &str, arguments: &Value
     assert_eq!(answer["allow"], false, "{answer}");
     result(plugin, run, id, "blocked");
     answer["reason"].as_str().unwrap().to_owned()
+}
+
+/// From now on no checkpoint can be written. What still was under way when this came may have been.
+fn break_disk(scratch: &Scratch) -> PathBuf {
+    let sessions = scratch.state().join("sessions");
+    until("a file in the directory's place", || {
+        std::fs::remove_dir_all(&sessions).ok()?;
+        std::fs::write(&sessions, "a file").ok()
+    });
+    sessions
 }
 
 #[test]
@@ -122,15 +133,11 @@ fn a_permit_that_is_not_on_disk_as_spent_runs_nothing() {
     let scratch = Scratch::new();
     let (running, mut plugin, run) = granted(&scratch);
     begin(&mut plugin, &run);
-    let sessions = scratch.state().join("sessions");
-    let aside = scratch.state().join("aside");
-    std::fs::rename(&sessions, &aside).unwrap();
-    std::fs::write(&sessions, "a file").unwrap();
+    let sessions = break_disk(&scratch);
     let answer = call(&mut plugin, &run, "c1", "exec", &arguments());
     assert_eq!((&answer["durable"], &answer["allow"]), (&json!(false), &json!(false)), "{answer}");
     // The disk is well again; what may have been let through is not let through once more.
     std::fs::remove_file(&sessions).unwrap();
-    std::fs::rename(&aside, &sessions).unwrap();
     let answer = call(&mut plugin, &run, "c2", "exec", &arguments());
     assert_eq!(answer["allow"], false, "{answer}");
     running.ends_with(0);
@@ -141,9 +148,7 @@ fn a_word_that_is_not_on_disk_starts_nothing() {
     let scratch = Scratch::new();
     cut(&scratch);
     let (running, _plugin) = serve(&scratch);
-    let sessions = scratch.state().join("sessions");
-    std::fs::remove_dir_all(&sessions).unwrap();
-    std::fs::write(&sessions, "a file").unwrap();
+    break_disk(&scratch);
     let refused = document(&scratch, &["resume", KEY, "--yes"], 1);
     assert!(refused["error"].as_str().unwrap().contains("nothing was started"), "{refused}");
     assert_eq!(agents(&scratch), Vec::<Value>::new());
