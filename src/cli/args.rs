@@ -174,7 +174,7 @@ pub(super) enum SessionsVerb {
     the outcome of the interrupted call is not known) nothing else happens and the exit code is 5; else the task goes \
     on.\n\
     Without a running gateway --done and --skip are recorded, and the hold is lifted; everything else needs it.\n\n\
-    Exit codes: 0 begun or recorded; 1 the gateway did not take it, so nothing runs; 3 it needs the gateway, which \
+    Exit codes: 0 begun or recorded; 1 it failed, and nothing runs unless it says that this is not known; 3 it needs the gateway, which \
     does not run; 4 no such session, or nothing was interrupted there; 5 it needs a choice, or cannot be done now: \
     dealt with before, under way, its command still runs, its arguments are not known."
 )]
