@@ -8,7 +8,7 @@ mod resume;
 
 use std::process::{Command, Stdio};
 
-use fast::stand_in::AGENT_REFUSED;
+use fast::turns::AGENT_REFUSED;
 use fast::{Scratch, until};
 use resume::{
     KEY, agents, arguments, begin, call, cut, cut_when, cut_with, document, only_run, over, result,

@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "each test file uses its own part of this")]
 
 pub(crate) mod stand_in;
+pub(crate) mod turns;
 
 use std::ffi::OsStr;
 use std::fs::File;

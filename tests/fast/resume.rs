@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::fast::stand_in::{AGENT_ENDED, AGENTS};
+use super::fast::turns::{AGENT_ENDED, AGENTS};
 use super::fast::{Link, Running, Scratch, until, until_gone};
 
 /// The interrupted session.

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::now_us;
+use super::{now_us, turns};
 
 /// The command line that makes this test binary the stand-in.
 pub(crate) fn words() -> Vec<OsString> {
@@ -82,11 +82,11 @@ async fn log_signals(dir: PathBuf, name: &'static str, mut signals: Signal) {
 }
 
 /// One write a line: a kill never leaves half of one.
-fn log_line(mut log: &File, line: &str) {
+pub(super) fn log_line(mut log: &File, line: &str) {
     log.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-fn open_log(dir: &Path, name: &str) -> File {
+pub(super) fn open_log(dir: &Path, name: &str) -> File {
     File::options().create(true).append(true).open(dir.join(name)).unwrap()
 }
 
@@ -118,7 +118,7 @@ async fn control_connection(stream: UnixStream, port: u16) {
         return;
     }
     let path = std::env::var_os("TIDEOVER_SOCKET").unwrap();
-    let mut upstream = UnixStream::connect(path).await.unwrap();
+    let Ok(mut upstream) = UnixStream::connect(path).await else { return };
     if upstream.write_all(&first).await.is_ok() {
         let _ = copy_bidirectional(&mut stream, &mut upstream).await;
     }
@@ -133,31 +133,6 @@ async fn answer_gateway(dir: PathBuf, listener: TcpListener) {
     }
 }
 
-/// Turns that were asked for over the gateway's protocol, one a line.
-pub(crate) const AGENTS: &str = "agents";
-/// While there is a file of this name, turns are not taken.
-pub(crate) const AGENT_REFUSED: &str = "agent-refused";
-/// A turn that was taken has ended once there is a file of this name with its key behind it.
-pub(crate) const AGENT_ENDED: &str = "agent-ended-";
-
-/// A turn is taken, and over when the test says so.
-fn run_agent(dir: &Path, request: &Value) -> Vec<Value> {
-    let params = &request["params"];
-    let mut seen = params.clone();
-    seen["pid"] = json!(std::process::id());
-    log_line(&open_log(dir, AGENTS), &seen.to_string());
-    if dir.join(AGENT_REFUSED).exists() {
-        let error = json!({ "code": "UNAVAILABLE", "message": "not now", "retryable": true });
-        return vec![json!({ "type": "res", "id": request["id"], "ok": false, "error": error })];
-    }
-    ["accepted", "ok"]
-        .map(|status| {
-            let payload = json!({ "runId": params["idempotencyKey"], "status": status });
-            json!({ "type": "res", "id": request["id"], "ok": true, "payload": payload })
-        })
-        .into()
-}
-
 async fn answer_client(stream: TcpStream, dir: PathBuf, log: Rc<File>) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     let challenge =
@@ -167,16 +142,7 @@ async fn answer_client(stream: TcpStream, dir: PathBuf, log: Rc<File>) -> Option
         let Ok(text) = message.into_text() else { continue };
         let Ok(request) = serde_json::from_str::<Value>(&text) else { continue };
         if request["method"] == "agent" {
-            for frame in run_agent(&dir, &request) {
-                if frame["payload"]["status"] == "ok" {
-                    let key = request["params"]["idempotencyKey"].as_str().unwrap();
-                    let ended = dir.join(format!("{AGENT_ENDED}{key}"));
-                    while !ended.exists() {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                }
-                socket.send(Message::text(frame.to_string())).await.ok()?;
-            }
+            turns::answer(&dir, &request, &mut socket).await?;
             continue;
         }
         let payload = match request["method"].as_str() {
@@ -208,7 +174,8 @@ pub(crate) struct Wire {
 impl Wire {
     async fn open(log: Option<File>) -> Self {
         let path = std::env::var_os("TIDEOVER_SOCKET").unwrap();
-        let stream = UnixStream::connect(path).await.unwrap();
+        // As in `ask`: a tideover that is killed just now takes this process with it.
+        let Ok(stream) = UnixStream::connect(path).await else { std::future::pending().await };
         Self { stream: BufReader::new(stream), log, next: 0 }
     }
 
