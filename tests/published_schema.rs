@@ -65,6 +65,7 @@ fn full_checkpoint() -> Checkpoint {
         "why".to_owned(),
     );
     ledger.turn_started(now, &session, "r2", Origin::Recovery, None, None);
+    ledger.session_ended(now, &session, Some("daily"), Some("t"));
     ledger.get("agent:main:main").unwrap().clone()
 }
 
@@ -113,5 +114,6 @@ fn every_field_of_a_checkpoint_is_published() {
         value["open_calls"].as_array().is_some_and(|calls| !calls.is_empty()),
         "the example is not full"
     );
+    assert!(value["interruption"]["orphaned"].is_object(), "the example is not full");
     check(&schema, &schema, &value, "checkpoint");
 }

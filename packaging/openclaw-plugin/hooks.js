@@ -306,14 +306,19 @@ function backgroundsEnded(state, session, ends) {
   }
 }
 
+// A person's /new, a daily or idle reset, a compaction: what it means is the supervisor's to tell.
 async function sessionEnd(state, event, ctx) {
-  if (event.reason !== "new" && event.reason !== "reset") return;
   const session = state.sessions.learn({
     sessionKey: event.sessionKey ?? ctx.sessionKey,
     sessionId: event.sessionId ?? ctx.sessionId,
     agentId: ctx.agentId,
   });
-  if (session !== null) state.link.report("session_end", { session, reason: event.reason });
+  if (session === null) return;
+  state.link.report("session_end", {
+    session,
+    reason: text(event.reason),
+    next_session_id: text(event.nextSessionId),
+  });
 }
 
 const callOf = (state, session, event, ctx) => ({

@@ -10,6 +10,7 @@ use crate::core::checkpoint::{
 use crate::core::notice::{cause_text, outcome_text, tool_call_text};
 use crate::core::reducer;
 use crate::core::session_kind::{kind_of, record_key};
+use crate::gateway::left_transcript::Left;
 use crate::store::checkpoints::scan;
 use crate::store::records::to_bytes;
 use crate::store::{Directory, Place};
@@ -139,6 +140,9 @@ fn show(global: &Global, context: &Context, key: &str) -> Result<(), Failure> {
         print_json(&json!({ "schema": "tideover.session/1", "session": record }));
     } else {
         print_line(&timeline(&record));
+        if let Some(line) = left_transcript(context, &record) {
+            print_line(&line);
+        }
     }
     Ok(())
 }
@@ -189,6 +193,14 @@ fn timeline(record: &Checkpoint) -> String {
             word(&cut.notice),
             cut.model_told
         ));
+        if let Some(orphaned) = &cut.orphaned {
+            lines.push(format!(
+                "{}  orphaned: session {} was replaced by {}; /resume carries the task over",
+                orphaned.at,
+                plain(&orphaned.session_id, 100),
+                plain(&orphaned.new_session_id, 100)
+            ));
+        }
         match (cut.status, cut.released_at) {
             (HoldStatus::Held, _) => lines.push(format!(
                 "{}  held{}; to lift it here: tideover sessions release '{}'",
@@ -231,6 +243,12 @@ fn dealt_with(record: &Checkpoint, cut: &Interruption) -> Vec<String> {
         )),
     }
     lines
+}
+
+/// Where the transcript of a replaced session still lies.
+fn left_transcript(context: &Context, record: &Checkpoint) -> Option<String> {
+    let path = Left::by(record)?.find(context.layout.state_dir())?;
+    Some(format!("{}  its transcript: {}", " ".repeat(24), path.display()))
 }
 
 fn change(global: &Global, context: &Context, key: &str, change: Change) -> Result<(), Failure> {

@@ -281,6 +281,9 @@ pub struct Interruption {
     /// What the gateway's own recovery did about it, if it did anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeRecovery>,
+    /// That the gateway has replaced the session since, if it did: the new one knows nothing of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphaned: Option<Orphaned>,
     /// What a person last asked for with `/resume`, and how far that came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
@@ -300,6 +303,19 @@ pub enum NativeRecovery {
     Claimed,
     /// It ran a turn of its own, with effects held.
     Ran,
+}
+
+/// A task whose session was replaced under its key before anybody had dealt with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphaned {
+    /// The id of the session that the task was in; it names the old transcript.
+    pub session_id: String,
+    /// The id of the session that is there now. 2026.9.6 begins a session anew under the id it had.
+    pub new_session_id: String,
+    /// What the interruption was called before: its own notice went out under this id.
+    pub interruption_id: String,
+    /// When it was seen.
+    pub at: Stamp,
 }
 
 /// A person's word on an interrupted action: one permit for one run of one call, or to go on without it.
@@ -378,6 +394,8 @@ pub enum SettledHow {
     Done,
     /// A person dropped it.
     Skipped,
+    /// A person closed the session.
+    Closed,
 }
 
 /// Why a session was cut.
@@ -404,6 +422,8 @@ pub enum Cause {
     HostReboot,
     /// The host went down without a stop: power cut, hard reset, kernel panic.
     PowerCut,
+    /// The gateway replaced the session with a new one while a turn of the old one was open.
+    SessionReplaced,
     /// Found interrupted, cause not known.
     Unknown,
 }

@@ -21,6 +21,7 @@ use super::stamp::Stamp;
 use super::unattended;
 
 mod resume;
+mod rotation;
 
 pub use resume::{Resumed, Word};
 
@@ -306,14 +307,15 @@ impl Ledger {
         route: Option<Route>,
     ) -> Step {
         let origin = if self.is_resume(&session.key, run_id) { Origin::Resume } else { origin };
+        let replaced = self.follow_id(now, session, run_id, origin);
         let released = origin == Origin::User && self.release_by_message(now, &session.key);
         let started = origin == Origin::Recovery
             && (self.note_recovery(now, session)
                 | self.note_native(now, &session.key, NativeRecovery::Ran));
         let report = Report::TurnStarted { run_id: run_id.to_owned(), origin, text, route };
         let mut step = self.report(now, session, &report);
-        step.holds_changed |= released || started;
-        if released || started {
+        step.holds_changed |= replaced || released || started;
+        if replaced || released || started {
             step.persist = Some(session.key.clone());
         }
         if step.answer == Answer::Noted {
@@ -444,7 +446,11 @@ impl Ledger {
         let open = record.is_held() || record.is_untold();
         // An incident that was dealt with is over: its notice has been sent and would not be sent again.
         let id = reducer::interruption_id(&cut.incident, &session.key);
-        if open || record.interruption.as_ref().is_some_and(|cut| cut.id == id) {
+        let dealt_with = record.interruption.as_ref().is_some_and(|cut| {
+            let before = cut.orphaned.as_ref().map(|orphaned| &orphaned.interruption_id);
+            cut.id == id || before == Some(&id)
+        });
+        if open || dealt_with {
             return false;
         }
         if record.turn.is_none() && record.last_tool_call.is_none() {
@@ -618,10 +624,11 @@ impl Ledger {
         let record = self
             .sessions
             .entry(session.key.clone())
-            .or_insert_with(|| Checkpoint::new(&session.key, now));
-        if session.id.is_some() {
-            record.session_id.clone_from(&session.id);
-        }
+            // Later ids are followed where a turn begins, not from every report.
+            .or_insert_with(|| Checkpoint {
+                session_id: session.id.clone(),
+                ..Checkpoint::new(&session.key, now)
+            });
         if session.agent_id.is_some() {
             record.agent_id.clone_from(&session.agent_id);
         }

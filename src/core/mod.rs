@@ -19,6 +19,7 @@ pub mod recovery;
 pub mod reducer;
 pub mod resume;
 pub mod retry;
+pub mod rotation;
 pub mod session_kind;
 pub mod stamp;
 pub mod supervisor;

@@ -43,6 +43,9 @@ pub fn model_text(cut: &Interruption) -> String {
         text.push_str("\nTask: ");
         text.push_str(&cut_at(task, TOOL_CALL_CHARS_MAX));
     }
+    if cut.orphaned.is_some() {
+        text.push_str(REPLACED_TO_MODEL);
+    }
     text
 }
 
@@ -52,9 +55,14 @@ fn settled_text(how: SettledHow) -> &'static str {
         SettledHow::Rerun => " The user has had it run again since; its result is in this session.",
         SettledHow::WentOn => " The user has had the task go on since.",
         SettledHow::Done => " The user says that it did take effect: do not run it again.",
+        SettledHow::Closed => " Its user has closed that task.",
         SettledHow::Skipped => " The user has dropped it: do not run it again.",
     }
 }
+
+/// What a model reads that knows nothing of what was said in the session before.
+pub(super) const REPLACED_TO_MODEL: &str = "\nThe gateway has replaced the session with a new one since: what was \
+    said and done in the old one is not part of this conversation.";
 
 /// What a blocked model reads in place of a result.
 #[must_use]
@@ -94,6 +102,13 @@ pub fn user_text(
     }
     match cut.as_slice() {
         [] => {}
+        [(_, cut)] if cut.orphaned.is_some() => {
+            text.push_str(
+                "⚠️ The gateway replaced this session with a new one, which knows nothing of your open task. It is \
+                 kept.\n",
+            );
+            text.push_str(&facts(cut, shown));
+        }
         [(record, cut)] => {
             let subject = unattended::subject(record.unattended());
             text.push_str(&format!("⚠️ {subject} was interrupted: {}.\n", cause_text(cut)));
@@ -104,7 +119,15 @@ pub fn user_text(
         }
         several => {
             let first = several.first().map_or(String::new(), |(_, cut)| cause_text(cut));
-            text.push_str(&format!("⚠️ {} tasks were interrupted: {first}.\n", several.len()));
+            let count = several.len();
+            if several.iter().all(|(_, cut)| cut.orphaned.is_some()) {
+                text.push_str(&format!(
+                    "⚠️ The gateway replaced {count} sessions with new ones, which know nothing of your open tasks. \
+                     They are kept.\n"
+                ));
+            } else {
+                text.push_str(&format!("⚠️ {count} tasks were interrupted: {first}.\n"));
+            }
             for (number, (record, cut)) in several.iter().take(NOTICE_SESSIONS_MAX).enumerate() {
                 let number = number + 1;
                 match record.unattended() {
@@ -134,7 +157,11 @@ pub fn user_text(
             ReleasePolicy::Explicit => "say so. ",
         });
     }
-    text.push_str(what_to_do(release));
+    if cut.iter().any(|(_, cut)| cut.orphaned.is_some()) {
+        text.push_str("Send /resume to carry the old task over here.");
+    } else {
+        text.push_str(what_to_do(release));
+    }
     text
 }
 
@@ -260,6 +287,7 @@ pub fn cause_text(cut: &Interruption) -> String {
         Cause::TideoverKilled => "the gateway and its supervisor were killed",
         Cause::HostReboot => "the host was restarted",
         Cause::PowerCut => "the host went down without warning",
+        Cause::SessionReplaced => "the session was replaced by a new one",
         Cause::Unknown => "the cause is not known",
     };
     what.to_owned()
@@ -319,6 +347,7 @@ mod tests {
             released_at: None,
             released_by: None,
             native: None,
+            orphaned: None,
             resume: None,
             settled: None,
             extra: Map::new(),

@@ -20,12 +20,13 @@ use super::stamp::Stamp;
 #[derive(Clone, Debug)]
 enum Op {
     Message { key: String, text: Option<String> },
-    TurnStart { key: String, run: String, origin: Origin },
+    TurnStart { key: String, run: String, origin: Origin, id: Option<String> },
     TurnEnd { key: String, run: String, success: bool, answered: bool },
     Intent { key: String, run: String, call: String, tool: String, arguments: Value },
     Result { key: String, run: String, call: String, outcome: Outcome, stopping: bool },
     BackgroundEnded { key: String, run: String, call: String },
     SessionEnded { key: String },
+    SessionReplaced { key: String, reason: Option<String>, next: String },
     Recovery { key: String },
     InterruptAll { incident: String, cause: Cause },
     Release { key: String },
@@ -75,7 +76,8 @@ fn op() -> impl Strategy<Value = Op> {
     let tool = one_of(&["exec", "read", "process", "message"]).prop_map(str::to_owned);
     prop_oneof![
         2 => (key(), prop::option::of("[a-z ]{0,8}")).prop_map(|(key, text)| Op::Message { key, text }),
-        4 => (key(), run(), one_of(&ORIGINS)).prop_map(|(key, run, origin)| Op::TurnStart { key, run, origin }),
+        4 => (key(), run(), one_of(&ORIGINS), prop::option::of(name("id", 2)))
+            .prop_map(|(key, run, origin, id)| Op::TurnStart { key, run, origin, id }),
         3 => (key(), run(), any::<bool>(), any::<bool>())
             .prop_map(|(key, run, success, answered)| Op::TurnEnd { key, run, success, answered }),
         5 => (key(), run(), call(), tool, argument())
@@ -84,6 +86,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(key, run, call, outcome, stopping)| Op::Result { key, run, call, outcome, stopping }),
         1 => (key(), run(), call()).prop_map(|(key, run, call)| Op::BackgroundEnded { key, run, call }),
         1 => key().prop_map(|key| Op::SessionEnded { key }),
+        1 => (key(), prop::option::of(one_of(&["idle", "daily", "compaction"])), name("id", 2))
+            .prop_map(|(key, reason, next)| Op::SessionReplaced { key, reason: reason.map(str::to_owned), next }),
         1 => key().prop_map(|key| Op::Recovery { key }),
         2 => (name("i", 3), one_of(&CAUSES)).prop_map(|(incident, cause)| Op::InterruptAll { incident, cause }),
         1 => key().prop_map(|key| Op::Release { key }),
@@ -161,6 +165,7 @@ impl World {
             | Op::BackgroundEnded { key, run, .. } => *run = self.run_of(key, run),
             Op::Message { .. }
             | Op::SessionEnded { .. }
+            | Op::SessionReplaced { .. }
             | Op::Recovery { .. }
             | Op::InterruptAll { .. }
             | Op::Release { .. }
@@ -196,8 +201,9 @@ impl World {
             Op::Message { key, text } => {
                 ledger.user_message(now, &session(key), text.clone(), Some(route))
             }
-            Op::TurnStart { key, run, origin } => {
-                ledger.turn_started(now, &session(key), run, *origin, None, None)
+            Op::TurnStart { key, run, origin, id } => {
+                let session = SessionRef { id: id.clone(), ..session(key) };
+                ledger.turn_started(now, &session, run, *origin, None, None)
             }
             Op::TurnEnd { key, run, success, answered } => {
                 let end = Ending { success: *success, answered: *answered, told: true };
@@ -230,6 +236,9 @@ impl World {
                 ledger.report(now, &session(key), &report)
             }
             Op::SessionEnded { key } => ledger.report(now, &session(key), &Report::SessionEnded),
+            Op::SessionReplaced { key, reason, next } => {
+                ledger.session_ended(now, &session(key), reason.as_deref(), Some(next))
+            }
             Op::Recovery { key } => ledger.recovery_turn(now, &session(key)),
             Op::InterruptAll { incident, cause } => {
                 self.runs += 1;
@@ -326,6 +335,7 @@ fn asked_effect(op: &Op) -> Option<(&str, Effect)> {
         | Op::Result { .. }
         | Op::BackgroundEnded { .. }
         | Op::SessionEnded { .. }
+        | Op::SessionReplaced { .. }
         | Op::Recovery { .. }
         | Op::InterruptAll { .. }
         | Op::Release { .. }
@@ -352,6 +362,7 @@ fn may_release(op: &Op, policy: &Policy) -> bool {
         | Op::TurnEnd { .. }
         | Op::Intent { .. }
         | Op::BackgroundEnded { .. }
+        | Op::SessionReplaced { .. }
         | Op::Recovery { .. }
         | Op::InterruptAll { .. }
         | Op::Notice { .. }
@@ -366,7 +377,7 @@ fn narrow_op() -> impl Strategy<Value = Op> {
     let call = || name("c", 3);
     let arguments = || one_of(&[1, 2]).prop_map(|number| json!({ "a": number }));
     prop_oneof![
-        2 => run().prop_map(move |run| Op::TurnStart { key: key(), run, origin: Origin::User }),
+        2 => run().prop_map(move |run| Op::TurnStart { key: key(), run, origin: Origin::User, id: None }),
         1 => (run(), any::<bool>())
             .prop_map(move |(run, success)| Op::TurnEnd { key: key(), run, success, answered: true }),
         6 => (run(), call(), one_of(&["exec", "exec", "write"]), arguments()).prop_map(
@@ -444,6 +455,20 @@ fn keeps_the_promises(policy: &Policy, ops: &[Op]) -> Result<(), TestCaseError> 
 
             // An incident stays what it was until another one takes its place.
             if let (Some(old), Some(new)) = (&was.interruption, &record.interruption) {
+                // That its session is replaced takes nothing away, and is told of once.
+                if let (Some(was), Some(is)) = (&old.orphaned, &new.orphaned)
+                    && was.at == is.at
+                    && old.at == new.at
+                {
+                    prop_assert_eq!((&old.id, &was.session_id), (&new.id, &is.session_id));
+                }
+                let newly_orphaned = old.orphaned.is_none()
+                    && new.orphaned.as_ref().is_some_and(|is| is.interruption_id == old.id);
+                if newly_orphaned {
+                    prop_assert_eq!((&old.call, &old.task), (&new.call, &new.task));
+                    let waited = old.status == HoldStatus::Held || !old.model_told;
+                    prop_assert!(new.id == old.id || waited, "told of what was dealt with");
+                }
                 if old.id == new.id && old.at == new.at {
                     let permitted = matches!(answer, Some(Answer::Permit { .. }));
                     let ends = matches!(op, Op::Result { .. } | Op::BackgroundEnded { .. });
@@ -518,6 +543,7 @@ fn keeps_the_promises(policy: &Policy, ops: &[Op]) -> Result<(), TestCaseError> 
             | Op::Result { .. }
             | Op::BackgroundEnded { .. }
             | Op::SessionEnded { .. }
+            | Op::SessionReplaced { .. }
             | Op::Recovery { .. }
             | Op::Release { .. }
             | Op::Notice { .. }

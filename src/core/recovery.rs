@@ -287,6 +287,7 @@ pub fn kind_of_exit(cause: Cause, exit: &ExitFact) -> VerdictKind {
         | Cause::InProcessRestart
         | Cause::TideoverKilled
         | Cause::PowerCut
+        | Cause::SessionReplaced
         | Cause::Unknown => {
             if exit.signal.is_some() {
                 VerdictKind::GatewayKilled

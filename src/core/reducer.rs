@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::canonical::{arguments_sha256, canonical_json, sha256_hex};
 use super::checkpoint::{
     Background, Cause, Checkpoint, Effect, HoldStatus, Interruption, NativeRecovery, NoticeStatus,
-    Omitted, Origin, Outcome, ReleasedBy, Route, State, ToolCall, Turn,
+    Omitted, Origin, Outcome, ReleasedBy, Route, Settled, SettledHow, State, ToolCall, Turn,
 };
 use super::hold::{Unattended, effect_of};
 use super::limits::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
@@ -191,8 +191,10 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         return false;
     }
     let hold = cut.holds(record);
-    let (call, others) =
-        unresolved_call(record, cut_run.as_deref()).unwrap_or_else(|| cut_call(record));
+    let carried = unresolved_call(record, cut_run.as_deref());
+    let orphaned =
+        carried.as_ref().and(record.interruption.as_ref()).and_then(|old| old.orphaned.clone());
+    let (call, others) = carried.unwrap_or_else(|| cut_call(record));
     record.interruption = Some(Interruption {
         id: interruption_id(&cut.incident, &record.session_key),
         cause: cut.cause,
@@ -208,6 +210,7 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         released_at: if hold { None } else { Some(now) },
         released_by: if hold { None } else { Some(ReleasedBy::Policy) },
         native: None,
+        orphaned,
         resume: None,
         settled: None,
         extra: serde_json::Map::new(),
@@ -520,11 +523,17 @@ fn close(record: &mut Checkpoint, now: Stamp) {
     record.open_calls.clear();
     record.state = State::Ended;
     record.next_expected_action = "nothing: its user closed the session".to_owned();
-    if let Some(cut) = record.interruption.as_mut().filter(|cut| cut.status == HoldStatus::Held) {
+    let Some(cut) = record.interruption.as_mut() else { return };
+    if cut.status == HoldStatus::Held {
         cut.status = HoldStatus::Released;
         cut.released_at = Some(now);
         cut.released_by = Some(ReleasedBy::Message);
-        cut.model_told = true;
+    }
+    // Whoever begins anew wants to hear no more of it, and neither shall the new session's model.
+    cut.model_told = true;
+    cut.settled.get_or_insert(Settled { how: SettledHow::Closed, at: now });
+    if cut.notice == NoticeStatus::Pending {
+        cut.notice = NoticeStatus::Off;
     }
 }
 

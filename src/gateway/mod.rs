@@ -6,6 +6,7 @@
 
 pub mod health;
 pub mod launch;
+pub mod left_transcript;
 pub mod paths;
 pub mod plugin_install;
 pub mod queue_files;

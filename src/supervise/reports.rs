@@ -204,12 +204,11 @@ impl Engine {
                 }
                 Response::Now(json!({}))
             }
-            Request::SessionEnd { session, reason } => {
-                if !matches!(reason.as_deref(), Some("new" | "reset")) {
-                    return Response::Now(json!({}));
-                }
-                let step = self.ledger.report(now, &(&session).into(), &Report::SessionEnded);
-                self.announce_holds();
+            Request::SessionEnd { session, reason, next_session_id } => {
+                let reference = SessionRef::from(&session);
+                let next = next_session_id.as_deref();
+                let step = self.ledger.session_ended(now, &reference, reason.as_deref(), next);
+                self.kick_notices();
                 self.answered(&session, step)
             }
             Request::ResumeAsked(asked) => self.resume_asked(peer, id, &asked),

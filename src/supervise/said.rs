@@ -26,12 +26,15 @@ pub(super) struct Said {
 impl Said {
     /// Takes the interruptions that are known already as said. Holds are armed anew by each run.
     pub(super) fn before(ledger: &Ledger) -> Self {
-        Self { cuts: cuts(ledger).map(|(_, cut)| cut.id.clone()).collect(), held: BTreeMap::new() }
+        Self {
+            cuts: cuts(ledger).map(|(_, cut)| first_id(cut).to_owned()).collect(),
+            held: BTreeMap::new(),
+        }
     }
 
     /// Says the interruptions that are new.
     pub(super) fn say_cuts(&mut self, ledger: &Ledger) {
-        let new = cuts(ledger).filter(|(_, cut)| !self.cuts.contains(&cut.id));
+        let new = cuts(ledger).filter(|(_, cut)| !self.cuts.contains(first_id(cut)));
         for (record, cut) in new.take(SESSIONS_SAID_MAX) {
             tracing::info!(
                 event = events::INTERRUPTION_FOUND.name,
@@ -42,14 +45,14 @@ impl Said {
                 "a session was interrupted"
             );
         }
-        self.cuts = cuts(ledger).map(|(_, cut)| cut.id.clone()).collect();
+        self.cuts = cuts(ledger).map(|(_, cut)| first_id(cut).to_owned()).collect();
     }
 
     /// Says which holds are new and which are gone.
     pub(super) fn say_holds(&mut self, ledger: &Ledger) {
         let held: BTreeMap<String, String> = cuts(ledger)
             .filter(|(record, _)| record.is_held())
-            .map(|(record, cut)| (record.session_key.clone(), cut.id.clone()))
+            .map(|(record, cut)| (record.session_key.clone(), first_id(cut).to_owned()))
             .collect();
         let armed = held.iter().filter(|(key, id)| self.held.get(*key) != Some(*id));
         for (key, id) in armed.take(SESSIONS_SAID_MAX) {
@@ -78,6 +81,11 @@ impl Said {
 
 fn cuts(ledger: &Ledger) -> impl Iterator<Item = (&Checkpoint, &Interruption)> {
     ledger.all().filter_map(|record| Some((record, record.interruption.as_ref()?)))
+}
+
+/// An interruption's first id: it gets another one with another notice, and is the same one all along.
+fn first_id(cut: &Interruption) -> &str {
+    cut.orphaned.as_ref().map_or(&cut.id, |orphaned| &orphaned.interruption_id)
 }
 
 /// A plain enum's name, as the checkpoint has it.

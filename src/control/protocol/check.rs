@@ -87,8 +87,10 @@ pub(super) fn check(request: &Request) -> Checked {
         | Request::Status {}
         | Request::Sessions {}
         | Request::Flush {} => Ok(()),
-        Request::RecoveryTurn { session: of } | Request::SessionEnd { session: of, .. } => {
-            session(of)
+        Request::RecoveryTurn { session: of } => session(of),
+        Request::SessionEnd { session: of, next_session_id, .. } => {
+            session(of)?;
+            id("next_session_id", next_session_id.as_deref().unwrap_or(""))
         }
         Request::UserMessage { session: of, route: from, .. } => {
             session(of)?;

@@ -114,13 +114,16 @@ pub enum Request {
         /// The gateway's own name for the command.
         background_id: String,
     },
-    /// Plugin: a person closed the session.
+    /// Plugin: a session ended under its key: a person closed it, or the gateway begins it anew.
     SessionEnd {
-        /// Which session.
+        /// Which session, with the id it had.
         session: Session,
         /// The gateway's own reason.
         #[serde(default)]
         reason: Option<String>,
+        /// The id of the session that takes its place.
+        #[serde(default)]
+        next_session_id: Option<String>,
     },
     /// Plugin: a person wrote `/resume`. The reply comes when it is durable and, where a turn begins, has begun.
     ResumeAsked(ResumeAsked),

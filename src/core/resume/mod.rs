@@ -105,6 +105,9 @@ pub fn decide(
     command: Command,
 ) -> Decision {
     let Some(cut) = &record.interruption else { return Decision::Refuse(Refusal::NothingCut) };
+    if cut.settled.is_some_and(|settled| settled.how == SettledHow::Closed) {
+        return Decision::Refuse(Refusal::NothingCut);
+    }
     if let Some(settled) = cut.settled {
         return Decision::Refuse(Refusal::Settled(settled));
     }

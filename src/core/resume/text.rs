@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Command, Decision, Refusal, Stopped};
 use crate::core::checkpoint::{
-    Checkpoint, Interruption, NativeRecovery, ResumeStage, Settled, SettledHow, ToolCall,
+    Checkpoint, Interruption, NativeRecovery, Orphaned, ResumeStage, Settled, SettledHow, ToolCall,
 };
 use crate::core::limits::{NOTICE_TASK_CHARS_MAX, PROMPT_ARGUMENTS_BYTES_MAX, RESUME_LIST_MAX};
 use crate::core::notice::{
-    Shown, action_text, as_code, cause_text, cut_at, first_line, outcome_text,
+    REPLACED_TO_MODEL, Shown, action_text, as_code, cause_text, cut_at, first_line, outcome_text,
 };
 use crate::core::stamp::Stamp;
 
@@ -23,6 +23,9 @@ pub struct Facts {
     pub changed: Vec<Changed>,
     /// The session's model.
     pub model: Option<String>,
+    /// The transcript of the session that was replaced, where it is still there.
+    #[serde(default)]
+    pub transcript: Option<String>,
 }
 
 impl Facts {
@@ -72,6 +75,7 @@ pub fn facts_text(record: &Checkpoint, facts: &Facts, shown: Shown) -> String {
     if let Some(native) = native_text(cut) {
         lines.push(format!("The gateway's own recovery: {native}"));
     }
+    lines.extend(cut.orphaned.as_ref().map(|orphaned| orphaned_text(orphaned, facts, shown)));
     if shown == Shown::Everything {
         lines.extend(facts.cwd.as_ref().map(|cwd| format!("Working directory: {}", as_code(cwd))));
         lines.extend(facts.changed.iter().map(changed_text));
@@ -98,6 +102,22 @@ fn native_text(cut: &Interruption) -> Option<&'static str> {
         NativeRecovery::Claimed => "it wanted to go on by itself and was answered with the notice.",
         NativeRecovery::Ran => "it ran a turn by itself; side effects were held in it.",
     })
+}
+
+fn orphaned_text(orphaned: &Orphaned, facts: &Facts, shown: Shown) -> String {
+    let old = if orphaned.session_id == orphaned.new_session_id {
+        String::new()
+    } else {
+        format!(" (the old one was {})", as_code(&orphaned.session_id))
+    };
+    let transcript = facts.transcript.as_ref().filter(|_| shown == Shown::Everything);
+    let transcript = transcript
+        .map_or(String::new(), |path| format!("; the old transcript is {}", as_code(path)));
+    format!(
+        "Session: replaced by a new one, seen at {}{old}{transcript}. This one knows nothing of the task but what is \
+         here.",
+        orphaned.at
+    )
 }
 
 fn changed_text(changed: &Changed) -> String {
@@ -195,6 +215,7 @@ fn settled_text(settled: Settled) -> String {
         SettledHow::WentOn => "the task went on",
         SettledHow::Done => "it was recorded as done",
         SettledHow::Skipped => "it was dropped",
+        SettledHow::Closed => "its session was closed",
     };
     format!("{how} at {}", settled.at)
 }
@@ -236,6 +257,10 @@ pub fn prompt(record: &Checkpoint, decision: &Decision) -> Option<String> {
     let cut = record.interruption.as_ref()?;
     let call = cut.call.as_ref();
     let mut text = first_line(cut);
+    if cut.orphaned.is_some() {
+        text.push_str(REPLACED_TO_MODEL);
+        text.push_str(&whole_action(call));
+    }
     text.push_str("\nThe user has confirmed with /resume. ");
     match decision {
         Decision::Rerun => {
@@ -270,6 +295,16 @@ pub fn prompt(record: &Checkpoint, decision: &Decision) -> Option<String> {
         text.push_str(&format!("\nTask: {task}"));
     }
     Some(text)
+}
+
+/// The last action without a cut, for a model that cannot look it up in what came before.
+fn whole_action(call: Option<&ToolCall>) -> String {
+    let Some(call) = call else { return String::new() };
+    let arguments = call.arguments.as_ref().map(ToString::to_string).unwrap_or_default();
+    if arguments.is_empty() || arguments.len() > PROMPT_ARGUMENTS_BYTES_MAX {
+        return String::new();
+    }
+    format!("\nThe last action in full: {} {arguments}", call.name)
 }
 
 /// What the model reads in place of the result of a call that is not run in a resumed turn.

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::core::checkpoint::{Checkpoint, ToolCall};
 use crate::core::resume::{Changed, Facts};
 use crate::core::stamp::Stamp;
+use crate::gateway::left_transcript::Left;
 use crate::gateway::rpc::{Client, ConnectOptions};
 
 use super::super::engine::GatewayLink;
@@ -50,6 +51,14 @@ pub(super) async fn look(
     facts
 }
 
+/// The transcript that a replaced session left behind.
+pub(super) async fn transcript(left: Option<(PathBuf, Left)>) -> Option<String> {
+    let (state_dir, left) = left?;
+    let found = spawn_blocking(move || left.find(&state_dir));
+    let path = timeout(LOOK_MAX, found).await.ok()?.ok()??;
+    Some(path.to_string_lossy().into_owned())
+}
+
 async fn model(link: &GatewayLink, session_key: &str) -> Option<String> {
     let connect = ConnectOptions { patience: MODEL_MAX, ..options(link) };
     let mut client = Client::connect(&connect).await.ok()?;
@@ -72,7 +81,7 @@ pub(super) fn gather(record: &Checkpoint) -> Facts {
     let cwd = text(&CWD_KEYS).or_else(|| running.as_ref().and_then(|running| running.cwd.clone()));
     let cwd = cwd.or_else(|| record.workspace.clone());
     let changed = changed_files(call, cwd.as_deref());
-    Facts { running, cwd, changed, model: None }
+    Facts { running, cwd, changed, ..Facts::default() }
 }
 
 fn changed_files(call: &ToolCall, cwd: Option<&str>) -> Vec<Changed> {

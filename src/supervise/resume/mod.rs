@@ -17,6 +17,7 @@ use crate::core::ledger::Word;
 use crate::core::notice::Shown;
 use crate::core::outbox::{Entry, key_of};
 use crate::core::resume::{self, Choice, Confirm, Decision, Facts, answer};
+use crate::gateway::left_transcript::Left;
 use crate::store::StoreError;
 use crate::telemetry::events;
 
@@ -132,8 +133,13 @@ impl Engine {
     fn gather(&self, asking: Asking) -> Response {
         let record = self.ledger.get(&asking.key).cloned();
         let (link, to_loop) = (self.gateway.clone(), self.to_loop.clone());
+        let left = self.ledger.get(&asking.key).and_then(|record| {
+            let left = Left::by(record)?;
+            Some((self.layout.state_dir().to_owned(), left))
+        });
         spawn_local(async move {
-            let facts = facts::look(link, asking.key.clone(), record).await;
+            let mut facts = facts::look(link, asking.key.clone(), record).await;
+            facts.transcript = facts::transcript(left).await;
             let resuming = Resuming::Facts(Box::new(asking), Box::new(facts));
             let _ = to_loop.send(Internal::Resuming(resuming)).await;
         });
