@@ -190,6 +190,21 @@ test("a command is no word on the task, but what it carries on is a person's", a
   await until(() => peer.of("user_message").length === 1);
 });
 
+test("every end of a session is passed on, with the session that takes its place", async () => {
+  peer = await supervisor();
+  const gw = gateway(peer.path);
+  const ends = [["new", "s-2"], ["idle", SESSION.sessionId], [undefined, "s-3"], ["shutdown", undefined]];
+  for (const [reason, nextSessionId] of ends) {
+    await gw.fire("session_end", { ...SESSION, reason, nextSessionId }, SESSION);
+  }
+  await until(() => peer.of("session_end").length === ends.length);
+  const told = peer.of("session_end").map((e) => [e.session.id, e.reason, e.next_session_id]);
+  const old = SESSION.sessionId;
+  assert.deepEqual(told, [
+    [old, "new", "s-2"], [old, "idle", old], [old, null, "s-3"], [old, "shutdown", null],
+  ]);
+});
+
 test("a forum topic keeps its thread", async () => {
   peer = await supervisor();
   const gw = gateway(peer.path);

@@ -6,6 +6,7 @@ mod support;
 mod chapters;
 mod kills;
 mod people;
+mod rotation;
 mod shell;
 mod story;
 
