@@ -126,7 +126,7 @@ fn interrupted(record: &Checkpoint) -> String {
 fn is_under_way(record: &Checkpoint, resume: &Resume) -> bool {
     match resume.stage {
         ResumeStage::Granted => true,
-        ResumeStage::Spent => record.turn.as_ref().is_some_and(|turn| turn.run_id == resume.run_id),
+        ResumeStage::Spent => record.turn.as_ref().is_some_and(|turn| resume.is_run(&turn.run_id)),
         ResumeStage::Ended | ResumeStage::Lapsed => false,
     }
 }

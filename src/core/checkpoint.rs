@@ -339,6 +339,17 @@ pub struct Resume {
     pub asked_again: bool,
 }
 
+impl Resume {
+    /// Whether a run was started for this word. One that the gateway surely did not begin is started again, under the
+    /// same name with a number behind it.
+    #[must_use]
+    pub fn is_run(&self, run_id: &str) -> bool {
+        run_id
+            .strip_prefix(&self.run_id)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+}
+
 /// What a person asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

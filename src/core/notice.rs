@@ -301,7 +301,9 @@ pub(super) fn as_code(text: &str) -> String {
     format!("{fence}{pad}{text}{pad}{fence}")
 }
 
+/// A text on one line and of bounded length: what a person or a model wrote must not pass for a line of ours.
 pub(super) fn cut_at(text: &str, chars_max: usize) -> String {
+    let text = &text.split(['\n', '\r']).map(str::trim).collect::<Vec<_>>().join(" ");
     if text.chars().count() <= chars_max {
         return text.to_owned();
     }

@@ -7,7 +7,6 @@ mod chapters;
 mod kills;
 mod people;
 mod rotation;
-mod shell;
 mod story;
 
 use support::Outcome;

@@ -3,11 +3,13 @@
 use super::asks;
 use crate::support::incident::{
     CHAT, behind_tideover, first_line, handed_off, is_notice, kill_both, record, record_when,
+    tideover,
 };
 use crate::support::{Outcome, rig};
+use tideover::drill::error::DrillError;
 use tideover::drill::mock_model::{ModelRequest, Script, Step};
 use tideover::drill::mock_telegram::SentMessage;
-use tideover::drill::rig::TURN_MAX;
+use tideover::drill::rig::{Rig, TURN_MAX};
 
 async fn the_story(version: &str) -> Outcome {
     let options = behind_tideover("[recovery]\nrelease = \"explicit\"\n");
@@ -39,7 +41,16 @@ async fn the_story(version: &str) -> Outcome {
     assert!(rig.model.requests_from(asked).iter().any(held), "the model was not held");
     assert_eq!(work.runs(), 1, "an effect before the user's word");
 
+    let asked = rig.model.seen();
     asks(&rig, CHAT, "/resume", "/resume yes").await?;
+    // The same facts at a shell, which asks for a word, too.
+    let key = rig.session_key(CHAT);
+    let (status, tail) = refused(&rig, &["resume", &key]).await?;
+    assert!(status.contains("exit status: 5"), "{status}");
+    for words in ["Outcome: unknown", &format!("tideover resume '{key}' --yes")] {
+        assert!(tail.contains(words), "{words}: {tail}");
+    }
+    assert_eq!(rig.model.seen(), asked, "looking starts no turn");
     rig.model.script(Script::marker(
         "confirmed with /resume",
         [Step::call(work.call()), Step::text("Deployed at last.")],
@@ -60,7 +71,21 @@ async fn the_story(version: &str) -> Outcome {
     assert_eq!(closed["interruption"]["call"]["attempt"], 2, "{closed}");
     assert_eq!(record(&rig, CHAT)?["state"], "idle");
     asks(&rig, CHAT, "/resume yes", "Nothing is left to resume").await?;
+    let (_, tail) = refused(&rig, &["resume", &key, "--yes"]).await?;
+    assert!(tail.contains("Nothing is left to resume"), "{tail}");
+    assert!(tideover(&rig, &["sessions"]).await?.contains("settled: rerun"));
     Ok(())
+}
+
+/// How a verb ended that must not succeed.
+async fn refused(rig: &Rig, words: &[&str]) -> Outcome<(String, String)> {
+    let Err(error) = tideover(rig, words).await else {
+        return Err(format!("{words:?} was done").into());
+    };
+    match *error.downcast::<DrillError>()? {
+        DrillError::Command { status, tail, .. } => Ok((status, tail)),
+        other => Err(other.into()),
+    }
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -83,7 +83,7 @@ impl Ledger {
             .get(key)
             .and_then(|record| record.interruption.as_ref())
             .and_then(|cut| cut.resume.as_ref());
-        resume.is_some_and(|resume| resume.run_id == run_id)
+        resume.is_some_and(|resume| resume.is_run(run_id))
     }
 
     /// What a resume has to say about a call, if it is of its run.

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::canonical::arguments_sha256;
 use super::checkpoint::{
-    AskedFrom, Checkpoint, Interruption, Omitted, Outcome, ReleasedBy, Resume, ResumeKind,
-    ResumeStage, Settled, SettledHow, State, ToolCall,
+    AskedFrom, Checkpoint, Interruption, NoticeStatus, Omitted, Outcome, ReleasedBy, Resume,
+    ResumeKind, ResumeStage, Settled, SettledHow, State, ToolCall,
 };
 use super::reducer::{self, Intent, Report};
 use super::stamp::Stamp;
@@ -184,7 +184,7 @@ fn is_known(cut: &Interruption) -> bool {
 
 fn is_under_way(record: &Checkpoint, cut: &Interruption) -> bool {
     let in_its_turn =
-        |resume: &Resume| record.turn.as_ref().is_some_and(|turn| turn.run_id == resume.run_id);
+        |resume: &Resume| record.turn.as_ref().is_some_and(|turn| resume.is_run(&turn.run_id));
     cut.resume.as_ref().is_some_and(|resume| match resume.stage {
         ResumeStage::Granted => true,
         ResumeStage::Spent => in_its_turn(resume),
@@ -225,6 +225,10 @@ pub(super) fn settle(record: &mut Checkpoint, now: Stamp, how: SettledHow) -> bo
     let before = record.clone();
     if let Some(cut) = record.interruption.as_mut() {
         cut.settled = Some(Settled { how, at: now });
+        if cut.notice == NoticeStatus::Pending {
+            // It would offer what has been dealt with.
+            cut.notice = NoticeStatus::Off;
+        }
     }
     reducer::release(record, now, ReleasedBy::Resume);
     if record.turn.is_none() {
@@ -257,7 +261,7 @@ pub(super) fn lapse(record: &mut Checkpoint, now: Stamp, run_id: &str) -> bool {
 
 fn resume_of<'a>(record: &'a mut Checkpoint, run_id: &str) -> Option<&'a mut Resume> {
     let resume = record.interruption.as_mut()?.resume.as_mut()?;
-    (resume.run_id == run_id).then_some(resume)
+    resume.is_run(run_id).then_some(resume)
 }
 
 /// What a call in the run of a resume comes to.
@@ -285,7 +289,7 @@ pub(super) enum Stopped {
 /// What becomes of a call, seen from the resume whose run it is in.
 pub(super) fn gate(record: &Checkpoint, intent: &Intent) -> Gate {
     let Some(cut) = &record.interruption else { return Gate::Open };
-    let Some(resume) = cut.resume.as_ref().filter(|resume| resume.run_id == intent.run_id) else {
+    let Some(resume) = cut.resume.as_ref().filter(|resume| resume.is_run(&intent.run_id)) else {
         return Gate::Open;
     };
     let Some(call) = &cut.call else { return Gate::Open };
@@ -388,7 +392,7 @@ fn finished(record: &mut Checkpoint, now: Stamp, run_id: &str, tool_call_id: &st
     let spent = cut
         .resume
         .as_ref()
-        .is_some_and(|resume| resume.run_id == run_id && resume.stage == ResumeStage::Spent);
+        .is_some_and(|resume| resume.is_run(run_id) && resume.stage == ResumeStage::Spent);
     let is_it =
         cut.call.as_ref().is_some_and(|call| call.tool_call_id == tool_call_id && call.is_open());
     if !(spent && is_it) {
@@ -409,7 +413,7 @@ fn blocked(record: &mut Checkpoint, run_id: &str, tool_call_id: &str) {
     let is_it = cut.call.as_ref().is_some_and(|call| {
         call.run_id == run_id && call.tool_call_id == tool_call_id && call.is_open()
     });
-    if let Some(resume) = cut.resume.as_mut().filter(|resume| is_it && resume.run_id == run_id) {
+    if let Some(resume) = cut.resume.as_mut().filter(|resume| is_it && resume.is_run(run_id)) {
         resume.stage = ResumeStage::Lapsed;
     }
 }
@@ -420,7 +424,7 @@ fn turn_ended(record: &mut Checkpoint, now: Stamp, run_id: &str, success: bool) 
         return;
     }
     let Some(cut) = record.interruption.as_mut() else { return };
-    let Some(resume) = cut.resume.as_mut().filter(|resume| resume.run_id == run_id) else { return };
+    let Some(resume) = cut.resume.as_mut().filter(|resume| resume.is_run(run_id)) else { return };
     match (resume.kind, resume.stage) {
         (ResumeKind::Rerun, ResumeStage::Granted) => resume.stage = ResumeStage::Lapsed,
         (ResumeKind::Rerun, ResumeStage::Spent) => resume.stage = ResumeStage::Ended,

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Command, Decision, Refusal, Stopped};
 use crate::core::checkpoint::{
-    Checkpoint, Interruption, NativeRecovery, Orphaned, ResumeStage, Settled, SettledHow, ToolCall,
+    Checkpoint, Interruption, NativeRecovery, Orphaned, ResumeKind, ResumeStage, Settled,
+    SettledHow, ToolCall,
 };
 use crate::core::limits::{NOTICE_TASK_CHARS_MAX, PROMPT_ARGUMENTS_BYTES_MAX, RESUME_LIST_MAX};
 use crate::core::notice::{
@@ -205,8 +206,15 @@ pub fn refusal(refusal: &Refusal) -> String {
 
 /// What the one who asked is told when the turn is over and the call did not run.
 #[must_use]
-pub fn lapsed_text() -> &'static str {
-    "⚠️ Nothing was run again: the turn ended without the interrupted action. Send /resume to try once more."
+pub fn lapsed_text(kind: ResumeKind) -> &'static str {
+    match kind {
+        ResumeKind::Rerun => {
+            "⚠️ Nothing was run again: the turn ended without the interrupted action. Send /resume to try once more."
+        }
+        ResumeKind::GoOn => {
+            "⚠️ The task did not go on: its turn failed. Send /resume to try once more."
+        }
+    }
 }
 
 fn settled_text(settled: Settled) -> String {
@@ -268,7 +276,7 @@ pub fn prompt(record: &Checkpoint, decision: &Decision) -> Option<String> {
             text.push_str(&format!(
                 "Run the last action again: call the tool `{}` now, before anything else. It runs once, with exactly \
                  the recorded arguments, whatever arguments you give; every other call is refused until it has \
-                 answered.",
+                 answered. This word of the user is good for this turn only: if the turn is cut, ask again.",
                 call.name
             ));
             let arguments = call.arguments.as_ref().map(ToString::to_string).unwrap_or_default();

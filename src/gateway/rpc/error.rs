@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The code of a turn that was given back before it began.
+const START_CHANGED: &str = "SESSION_WORK_START_CHANGED";
+
 /// Why a connection or a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RpcError {
@@ -106,7 +109,10 @@ impl GatewayError {
                 || reason == "gateway-restarting"
                 || reason == "gateway-draining"
         };
-        self.code == "UNAVAILABLE" && self.reason.as_deref().is_some_and(starting)
+        // 2026.9.6 takes a turn and gives it back when its own recovery touches the session meanwhile.
+        let given_back = self.detail_code.as_deref() == Some(START_CHANGED)
+            || self.message.contains(START_CHANGED);
+        self.code == "UNAVAILABLE" && (given_back || self.reason.as_deref().is_some_and(starting))
     }
 }
 

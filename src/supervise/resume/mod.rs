@@ -52,6 +52,8 @@ pub(super) enum Resuming {
         key: String,
         /// Which run.
         run_id: String,
+        /// Whether who asked for it has been told that it has not begun.
+        told: bool,
     },
 }
 
@@ -150,9 +152,11 @@ impl Engine {
     pub(super) fn resuming(&mut self, resuming: Resuming) {
         match resuming {
             Resuming::Facts(asking, facts) => self.decide(*asking, &facts),
-            Resuming::Over { key, run_id } => {
+            Resuming::Over { key, run_id, told } => {
                 if self.ledger.resume_lapsed(clock::now(), &key, &run_id) {
-                    self.say_lapsed(&key, &run_id);
+                    if !told {
+                        self.say_lapsed(&key, &run_id);
+                    }
                     self.persist_soon(&key);
                 }
             }
@@ -218,7 +222,7 @@ impl Engine {
             if let Err(error) = stored {
                 let why = format!("it could not be made durable, so nothing was started: {error}");
                 asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, &why);
-                let _ = to_loop.send(over(&asking.key, &word.run_id)).await;
+                let _ = to_loop.send(over(&asking.key, &word.run_id, true)).await;
                 return;
             }
             let (Some(prompt), Some(link)) = (prompt, link) else {
@@ -226,6 +230,7 @@ impl Engine {
                 return;
             };
             let begun = start::begin(&link, &asking.key, route, &word.run_id, prompt).await;
+            let told = matches!(begun, Begun::NotTaken(_));
             match begun {
                 Begun::Accepted(end) => {
                     asking.peer.send(reply(&asking.id, &result));
@@ -236,7 +241,7 @@ impl Engine {
                     asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, &why);
                 }
             }
-            let _ = to_loop.send(over(&asking.key, &word.run_id)).await;
+            let _ = to_loop.send(over(&asking.key, &word.run_id, told)).await;
         });
     }
 
@@ -283,7 +288,7 @@ impl Engine {
     pub(super) fn lapses(&self, key: &str, run_id: &str) -> bool {
         let cut = self.ledger.get(key).and_then(|record| record.interruption.as_ref());
         let resume = cut.and_then(|cut| cut.resume.as_ref());
-        resume.is_some_and(|resume| resume.run_id == run_id && resume.stage == ResumeStage::Lapsed)
+        resume.is_some_and(|resume| resume.is_run(run_id) && resume.stage == ResumeStage::Lapsed)
     }
 
     /// The turn of a resume is over and the call did not run: who asked for it is told.
@@ -293,19 +298,22 @@ impl Engine {
             session_hash = session_hash(key),
             "nothing came of a resume"
         );
-        let Some(route) = self.ledger.get(key).and_then(|record| record.route.clone()) else {
+        let Some(record) = self.ledger.get(key) else { return };
+        let resume = record.interruption.as_ref().and_then(|cut| cut.resume.as_ref());
+        let (Some(route), Some(kind)) = (record.route.clone(), resume.map(|resume| resume.kind))
+        else {
             return;
         };
         let notice = key_of(&route, &[run_id.to_owned()]);
-        let text = resume::lapsed_text().to_owned();
+        let text = resume::lapsed_text(kind).to_owned();
         let entry = Entry::new(clock::now(), notice, route, Vec::new(), text);
         self.outbox.entry(entry.key.clone()).or_insert(entry);
         self.kick_notices();
     }
 }
 
-fn over(key: &str, run_id: &str) -> Internal {
-    Internal::Resuming(Resuming::Over { key: key.to_owned(), run_id: run_id.to_owned() })
+fn over(key: &str, run_id: &str, told: bool) -> Internal {
+    Internal::Resuming(Resuming::Over { key: key.to_owned(), run_id: run_id.to_owned(), told })
 }
 
 fn is_named(record: &Checkpoint, asked: &ResumeAsked) -> bool {

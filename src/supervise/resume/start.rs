@@ -15,6 +15,10 @@ use super::super::notices::options;
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(8);
 /// How long the end of the turn is waited for.
 const TURN_TIMEOUT: Duration = Duration::from_secs(6 * 60 * 60);
+/// How often a turn that the gateway gives back is started.
+const TRIES_MAX: u32 = 5;
+/// Pause before it is started again.
+const TRY_AGAIN: Duration = Duration::from_millis(1_500);
 /// How long saying goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -40,11 +44,12 @@ pub(super) async fn begin(
         Ok(client) => client,
         Err(error) => return Begun::NotTaken(error.to_string()),
     };
-    let request = TurnRequest {
+    let run_id = run_id.to_owned();
+    let mut request = TurnRequest {
         session_key: session_key.to_owned(),
         message,
         route,
-        idempotency_key: run_id.to_owned(),
+        idempotency_key: run_id.clone(),
     };
     let (accepted, taken) = oneshot::channel();
     let (ended, end) = oneshot::channel();
@@ -55,7 +60,17 @@ pub(super) async fn begin(
                 let _ = accepted.send(how);
             }
         };
-        let outcome = client.run_turn_telling(&request, TURN_TIMEOUT, || tell(Ok(()))).await;
+        let mut tries = 1;
+        let outcome = loop {
+            let outcome = client.run_turn_telling(&request, TURN_TIMEOUT, || tell(Ok(()))).await;
+            // It surely has not begun, whatever was said before: under the same key it would get the same answer.
+            if !matches!(outcome, TurnOutcome::NotTaken { .. }) || tries == TRIES_MAX {
+                break outcome;
+            }
+            tries += 1;
+            request.idempotency_key = format!("{run_id}.{tries}");
+            tokio::time::sleep(TRY_AGAIN).await;
+        };
         match outcome {
             TurnOutcome::NotTaken { reason } | TurnOutcome::Failed { reason } => tell(Err(reason)),
             TurnOutcome::Ran | TurnOutcome::NoAnswer { .. } => tell(Ok(())),
