@@ -82,10 +82,9 @@ async fn refused(rig: &Rig, words: &[&str]) -> Outcome<(String, String)> {
     let Err(error) = tideover(rig, words).await else {
         return Err(format!("{words:?} was done").into());
     };
-    match *error.downcast::<DrillError>()? {
-        DrillError::Command { status, tail, .. } => Ok((status, tail)),
-        other => Err(other.into()),
-    }
+    let error = error.downcast::<DrillError>()?;
+    let DrillError::Command { status, tail, .. } = *error else { return Err(error) };
+    Ok((status, tail))
 }
 
 #[tokio::test(flavor = "current_thread")]
