@@ -5,7 +5,7 @@
 use serde_json::Value;
 use tideover::core::checkpoint::{Background, Checkpoint, Origin, Outcome, Route};
 use tideover::core::ledger::{Ledger, Policy, SessionRef};
-use tideover::core::reducer::{Intent, Report};
+use tideover::core::reducer::{Intent, Report, Rules};
 use tideover::core::stamp::Stamp;
 
 fn schema() -> Value {
@@ -19,7 +19,7 @@ fn full_checkpoint() -> Checkpoint {
     let policy = Policy {
         notify: true,
         max_age_ms: 1_000,
-        redact: vec!["secret".to_owned()],
+        rules: Rules { redact: vec!["secret".to_owned()], ..Rules::default() },
         ..Policy::default()
     };
     let mut ledger = Ledger::new(policy, Vec::new(), "run", now);

@@ -7,7 +7,7 @@ import { createHash, randomUUID } from "node:crypto";
 
 import { abortRun } from "./abort.js";
 import {
-  cut, isCommand, isGenuine, isRecoveryNotice, isRecoveryPrompt, routeOf,
+  cut, isCommand, isGenuine, isOwnRun, isRecoveryNotice, isRecoveryPrompt, routeOf,
 } from "./people.js";
 import { signals } from "./state.js";
 import { text } from "./sessions.js";
@@ -267,7 +267,9 @@ function pinned(answer, given) {
 
 /** The supervisor does not answer: what is held stays held, else the policy decides. */
 function unanswered(state, call) {
-  const held = state.isHeld(call.session);
+  // In a turn that a person's /resume started nothing runs without the supervisor's word: it may have
+  // spent the permit, or this may be another call than the permitted one.
+  const held = state.isHeld(call.session) || isOwnRun(call.run_id);
   if (!held && state.policy.ack !== "require") return undefined;
   state.calls.delete(callKey(call));
   // The intent may have arrived, or is queued: without this the call would stay open there.

@@ -51,6 +51,9 @@ export function isOwnPrompt(prompt) {
   return isRecoveryPrompt(said) || OWN_HEAD.test(said) || OWN_LINE.test(said);
 }
 
+/** Whether the supervisor started this run, on a person's word. */
+export const isOwnRun = (runId) => (text(runId) ?? "").startsWith(OWN_RUN);
+
 export const isRecoveryNotice = (content) =>
   typeof content === "string" && content.trimStart().startsWith(RECOVERY_NOTICE);
 
@@ -147,7 +150,7 @@ export class People {
       return { origin: ctx.trigger, message: null };
     }
     const own = OWN_SOURCES.has(kind) || OWN_TRIGGERS.has(ctx?.trigger)
-      || (text(ctx?.runId) ?? "").startsWith(OWN_RUN);
+      || isOwnRun(ctx?.runId);
     const message = own ? null : this.#take(session.key, prompt, ctx);
     if (message) return { origin: "user", message };
     return { origin: isRecoveryPrompt(prompt) ? "recovery" : "system", message: null };

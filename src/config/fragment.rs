@@ -41,6 +41,7 @@ pub(super) struct RecoveryFragment {
     pub(super) hold: Option<HoldScope>,
     pub(super) release: Option<ReleasePolicy>,
     pub(super) unattended: Option<UnattendedPolicy>,
+    pub(super) read_only_tools: Option<Spanned<Vec<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

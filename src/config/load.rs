@@ -185,6 +185,7 @@ native = "ride"
 max_age = "90m"
 hold = "all"
 release = "explicit"
+read_only_tools = ["my_look"]
 unattended = "native"
 [notice]
 enabled = false

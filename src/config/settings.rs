@@ -12,9 +12,9 @@ use super::fragment::{Fragment, OwnerFragment};
 pub const FLUSH_DEADLINE_MS_MAX: u64 = 10_000;
 /// Longest allowed age of a checkpoint that is still acted on: one year.
 pub const MAX_AGE_MS_MAX: u64 = 366 * DAY_MS;
-/// Most entries of `checkpoint.redact`.
+/// Most entries of `checkpoint.redact` and `recovery.read_only_tools`.
 pub const REDACT_KEYS_MAX: usize = 256;
-/// Longest entry of `checkpoint.redact`, in bytes.
+/// Longest entry of them, in bytes.
 pub const REDACT_KEY_BYTES_MAX: usize = 256;
 /// Longest text in `[notice.owner]`, in bytes.
 pub const OWNER_TEXT_BYTES_MAX: usize = 512;
@@ -82,6 +82,8 @@ pub struct RecoverySettings {
     pub release: ReleasePolicy,
     /// What becomes of cut sessions that have no person to ask.
     pub unattended: UnattendedPolicy,
+    /// Tools that only read, beside those that are known to; their calls are not held.
+    pub read_only_tools: Vec<String>,
 }
 
 impl Default for RecoverySettings {
@@ -92,6 +94,7 @@ impl Default for RecoverySettings {
             hold: HoldScope::Effects,
             release: ReleasePolicy::AnyMessage,
             unattended: UnattendedPolicy::Hold,
+            read_only_tools: Vec::new(),
         }
     }
 }
@@ -240,13 +243,16 @@ pub(super) fn validate(fragment: Fragment) -> Result<Settings, Invalid> {
     }
     settings.checkpoint.ack = checkpoint.ack.unwrap_or(settings.checkpoint.ack);
     if let Some(keys) = checkpoint.redact {
-        settings.checkpoint.redact = redact_keys(keys)?;
+        settings.checkpoint.redact = names_of(keys, "checkpoint.redact")?;
     }
     let recovery = fragment.recovery.unwrap_or_default();
     settings.recovery.native = recovery.native.unwrap_or(settings.recovery.native);
     settings.recovery.hold = recovery.hold.unwrap_or(settings.recovery.hold);
     settings.recovery.release = recovery.release.unwrap_or(settings.recovery.release);
     settings.recovery.unattended = recovery.unattended.unwrap_or(settings.recovery.unattended);
+    if let Some(names) = recovery.read_only_tools {
+        settings.recovery.read_only_tools = names_of(names, "recovery.read_only_tools")?;
+    }
     if let Some(value) = recovery.max_age {
         settings.recovery.max_age_ms = max_age_ms(&value)?;
     }
@@ -291,13 +297,13 @@ fn flush_deadline_ms(value: &Spanned<i64>) -> Result<u64, Invalid> {
     })
 }
 
-fn redact_keys(value: Spanned<Vec<String>>) -> Result<Vec<String>, Invalid> {
+fn names_of(value: Spanned<Vec<String>>, key: &'static str) -> Result<Vec<String>, Invalid> {
     let keys = value.get_ref();
     let broken = |key: &String| key.is_empty() || key.len() > REDACT_KEY_BYTES_MAX;
     if keys.len() > REDACT_KEYS_MAX || keys.iter().any(broken) {
         let reason =
-            format!("may hold {REDACT_KEYS_MAX} keys of 1 to {REDACT_KEY_BYTES_MAX} bytes each");
-        return Err(Invalid::new(&value, "checkpoint.redact", reason));
+            format!("may hold {REDACT_KEYS_MAX} names of 1 to {REDACT_KEY_BYTES_MAX} bytes each");
+        return Err(Invalid::new(&value, key, reason));
     }
     Ok(value.into_inner())
 }

@@ -60,10 +60,11 @@ const PROCESS_READ_ACTIONS: &[&str] = &["list", "log", "poll"];
 
 /// Whether a call is known to have no side effects.
 ///
-/// Names are compared as they are: a tool of another spelling is another tool, hence an effect.
+/// Names are compared as they are: a tool of another spelling is another tool, hence an effect. `read_only` names
+/// further tools (`recovery.read_only_tools`).
 #[must_use]
-pub fn effect_of(tool: &str, arguments: Option<&Value>) -> Effect {
-    if READ_ONLY_TOOLS.contains(&tool) {
+pub fn effect_of(tool: &str, arguments: Option<&Value>, read_only: &[String]) -> Effect {
+    if READ_ONLY_TOOLS.contains(&tool) || read_only.iter().any(|name| name == tool) {
         return Effect::None;
     }
     let action = arguments.and_then(|value| value.get("action")).and_then(Value::as_str);
@@ -94,6 +95,8 @@ mod tests {
     fn unknown_tools_are_effects() {
         for (tool, arguments, effect) in [
             ("read", None, Effect::None),
+            ("my_look", None, Effect::None),
+            ("my_looks", None, Effect::Unknown),
             ("exec", None, Effect::Unknown),
             ("Read", None, Effect::Unknown),
             ("message", None, Effect::Unknown),
@@ -104,7 +107,8 @@ mod tests {
             ("process", None, Effect::Unknown),
             ("exec", Some(json!({"action": "poll"})), Effect::Unknown),
         ] {
-            assert_eq!(effect_of(tool, arguments.as_ref()), effect, "{tool} {arguments:?}");
+            let found = effect_of(tool, arguments.as_ref(), &["my_look".to_owned()]);
+            assert_eq!(found, effect, "{tool} {arguments:?}");
         }
     }
 

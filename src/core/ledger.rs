@@ -15,7 +15,7 @@ use super::hold::{HoldPolicy, ReleasePolicy, Unattended, effect_of, stops};
 use super::limits::{BLOCKED_CALLS_PER_RUN_MAX, SESSIONS_MAX};
 use super::notice::{hold_reason, model_text};
 use super::recovery::{StartAction, start_action};
-use super::reducer::{self, Cut, Intent, Report};
+use super::reducer::{self, Cut, Intent, Report, Rules};
 use super::session_kind::record_key;
 use super::stamp::Stamp;
 use super::unattended;
@@ -57,8 +57,8 @@ pub struct Policy {
     pub max_age_ms: i64,
     /// Whether users are told.
     pub notify: bool,
-    /// Argument keys that are never stored.
-    pub redact: Vec<String>,
+    /// What its records depend on.
+    pub rules: Rules,
     /// What becomes of sessions that have no person to ask.
     pub unattended: Unattended,
     /// Where their notices go.
@@ -368,7 +368,8 @@ impl Ledger {
         if let Some(step) = self.resume_intent(now, session, &intent) {
             return step;
         }
-        let effect = effect_of(&intent.name, intent.arguments.as_ref());
+        let effect =
+            effect_of(&intent.name, intent.arguments.as_ref(), &self.policy.rules.read_only_tools);
         let held = self
             .sessions
             .get(&session.key)
@@ -406,12 +407,10 @@ impl Ledger {
             return Step { persist: None, holds_changed: false, answer: Answer::Full };
         };
         let held = self.sessions.get(&record).is_some_and(Checkpoint::is_held);
-        let redact = std::mem::take(&mut self.policy.redact);
         let changed = self
             .sessions
             .get_mut(&record)
-            .is_some_and(|record| reducer::apply(record, now, report, &redact));
-        self.policy.redact = redact;
+            .is_some_and(|record| reducer::apply(record, now, report, &self.policy.rules));
         let holds_changed = held != self.sessions.get(&record).is_some_and(Checkpoint::is_held);
         Step { persist: changed.then_some(record), holds_changed, answer: Answer::Noted }
     }

@@ -12,7 +12,7 @@ use super::checkpoint::{
 };
 use super::hold::{HoldPolicy, ReleasePolicy, Unattended, effect_of};
 use super::ledger::{Answer, Ending, Ledger, Native, Policy, SessionRef, Word};
-use super::reducer::{Intent, Report};
+use super::reducer::{Intent, Report, Rules};
 use super::resume::{Choice, Command, Confirm, Decision};
 use super::stamp::Stamp;
 
@@ -114,7 +114,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             native,
             max_age_ms: 20_000,
             notify,
-            redact: vec!["secret".to_owned()],
+            rules: Rules { redact: vec!["secret".to_owned()], read_only_tools: Vec::new() },
             unattended,
             owner: None,
         })
@@ -328,7 +328,9 @@ fn essence(record: &Checkpoint) -> Checkpoint {
 /// What an op asks a held session to run.
 fn asked_effect(op: &Op) -> Option<(&str, Effect)> {
     match op {
-        Op::Intent { key, tool, arguments, .. } => Some((key, effect_of(tool, Some(arguments)))),
+        Op::Intent { key, tool, arguments, .. } => {
+            Some((key, effect_of(tool, Some(arguments), &[])))
+        }
         Op::Message { .. }
         | Op::TurnStart { .. }
         | Op::TurnEnd { .. }

@@ -121,8 +121,17 @@ impl Cut {
     }
 }
 
+/// What of the configuration a record depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Argument keys that are never stored.
+    pub redact: Vec<String>,
+    /// Tools that only read, beside those that are known to.
+    pub read_only_tools: Vec<String>,
+}
+
 /// Applies one report. Returns whether the record changed.
-pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[String]) -> bool {
+pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, rules: &Rules) -> bool {
     let before = record.clone();
     match report {
         Report::UserMessage { text, route } => {
@@ -151,7 +160,7 @@ pub fn apply(record: &mut Checkpoint, now: Stamp, report: &Report, redact: &[Str
             let heard = (*answered, *told);
             end_turn(record, run_id, *success, heard, *stopping);
         }
-        Report::ToolIntent(intent) => announce(record, now, intent, redact),
+        Report::ToolIntent(intent) => announce(record, now, intent, rules),
         Report::ToolFinished { run_id, tool_call_id, outcome, background, stopping } => {
             let cut_short = *stopping && *outcome == Outcome::Error;
             if !cut_short {
@@ -359,8 +368,8 @@ pub(super) fn settle(record: &mut Checkpoint) {
     }
 }
 
-pub(super) fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, redact: &[String]) {
-    let announced = new_call(now, intent, redact);
+pub(super) fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, rules: &Rules) {
+    let announced = new_call(now, intent, rules);
     // Ids alone do not make a repeat: what runs must be what is on disk.
     let is_same = |call: &ToolCall| {
         call.run_id == announced.run_id
@@ -395,11 +404,11 @@ pub(super) fn announce(record: &mut Checkpoint, now: Stamp, intent: &Intent, red
     record.state = State::ToolRunning;
 }
 
-fn new_call(now: Stamp, intent: &Intent, redact: &[String]) -> ToolCall {
-    let (arguments, sha256, omitted) = stored_arguments(intent, redact);
+fn new_call(now: Stamp, intent: &Intent, rules: &Rules) -> ToolCall {
+    let (arguments, sha256, omitted) = stored_arguments(intent, &rules.redact);
     ToolCall {
         name: intent.name.clone(),
-        effect: effect_of(&intent.name, intent.arguments.as_ref()),
+        effect: effect_of(&intent.name, intent.arguments.as_ref(), &rules.read_only_tools),
         arguments,
         arguments_sha256: sha256,
         arguments_omitted: omitted,

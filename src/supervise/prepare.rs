@@ -19,6 +19,7 @@ use crate::core::incident::Incident;
 use crate::core::ledger::{Ledger, Native, Policy};
 use crate::core::outbox::Entry;
 use crate::core::recovery::{self, BootRecord, Verdict};
+use crate::core::reducer::Rules;
 use crate::core::supervisor::Signal;
 use crate::store::checkpoints::{Scan, scan};
 use crate::store::lease::{Asked, Lease, ask};
@@ -64,7 +65,10 @@ pub(super) fn policy_of(settings: &Settings) -> Policy {
         },
         max_age_ms: i64::try_from(settings.recovery.max_age_ms).unwrap_or(i64::MAX),
         notify: settings.notice.enabled,
-        redact: settings.checkpoint.redact.clone(),
+        rules: Rules {
+            redact: settings.checkpoint.redact.clone(),
+            read_only_tools: settings.recovery.read_only_tools.clone(),
+        },
         unattended: match settings.recovery.unattended {
             UnattendedPolicy::Hold => Unattended::Hold,
             UnattendedPolicy::Native => Unattended::Native,

@@ -1,4 +1,4 @@
-//! One cut, many users: each has another action interrupted, and each model cheats in its own way. Nothing but the
+//! One cut, ten users: each has another action interrupted, and each model cheats in its own way. Nothing but the
 //! permitted call runs, once, with the bytes that it was cut with.
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tideover::drill::rig::{Rig, RigOptions, TURN_MAX};
 use tideover::drill::work::Work;
 
 use super::{asks, is_resumed_turn, replied};
-use crate::support::incident::{behind_tideover, is_notice, kill_both};
+use crate::support::incident::{behind_tideover, first_line, is_notice, kill_both, notices};
 use crate::support::{Outcome, rig};
 
 /// What is redacted.
@@ -114,7 +114,7 @@ fn lines(path: &std::path::Path) -> Vec<String> {
 
 async fn all_chapters(version: &str) -> Outcome {
     let options = RigOptions {
-        chats: (5001..=5009).collect(),
+        chats: (5001..=5010).collect(),
         config_patch: json!({"agents": {"defaults": {"maxConcurrent": 16}}}),
         ..behind_tideover(&format!("[checkpoint]\nredact = [\"{SECRET_KEY}\"]\n"))
     };
@@ -141,10 +141,11 @@ async fn all_chapters(version: &str) -> Outcome {
     with_secret.arguments["env"] = json!({SECRET_KEY: "hunter2"});
     let redacted = redacted.calling(with_secret);
     let skipped = Person::new(&rig, 5009, "skipped")?;
+    let anew = Person::new(&rig, 5010, "anew")?;
 
     // The cut.
     finished.work.open_gate()?;
-    for person in [&parameters, &first, &twice, &file, &redacted, &skipped] {
+    for person in [&parameters, &first, &twice, &file, &redacted, &skipped, &anew] {
         person.asks_for_it(&rig, []);
     }
     let hangs = || Step::Hang(Gate::default(), Box::new(Step::text("never said")));
@@ -152,7 +153,7 @@ async fn all_chapters(version: &str) -> Outcome {
     reader.asks_for_it(&rig, [hangs()]);
     died.asks_for_it(&rig, [Step::text("It goes on in the background.")]);
     appears(&notes).await?;
-    for person in [&first, &twice, &finished, &died, &redacted, &skipped] {
+    for person in [&first, &twice, &finished, &died, &redacted, &skipped, &anew] {
         person.work.await_effect(1).await?;
     }
     awaits(&rig, &file, |record| record["state"] == "tool_running").await?;
@@ -167,7 +168,7 @@ async fn all_chapters(version: &str) -> Outcome {
     std::fs::write(&read, "what was read at last")?;
     std::fs::write(rig.home.work().join("parameters.gate"), "")?;
     let people =
-        [&parameters, &first, &twice, &file, &reader, &finished, &died, &redacted, &skipped];
+        [&parameters, &first, &twice, &file, &reader, &finished, &died, &redacted, &skipped, &anew];
     for person in people {
         person.work.open_gate()?;
     }
@@ -189,7 +190,8 @@ async fn all_chapters(version: &str) -> Outcome {
     a_finished_call(&rig, &finished).await?;
     a_command_that_died(&rig, &died).await?;
     a_redacted_call(&rig, &redacted).await?;
-    a_dropped_call(&rig, &skipped).await
+    a_dropped_call(&rig, &skipped).await?;
+    begun_anew(&rig, &anew, sent).await
 }
 
 async fn awaits(rig: &Rig, person: &Person, wanted: impl Fn(&Value) -> bool) -> Outcome {
@@ -325,6 +327,23 @@ async fn a_dropped_call(rig: &Rig, person: &Person) -> Outcome {
     let own = |r: &ModelRequest| r.turn_text().contains("what now") && !r.tools.is_empty();
     let request = rig.model.wait_for("the user's turn", asked, TURN_MAX, own).await?;
     assert!(request.contains("The user has dropped it: do not run it again."));
+    assert_eq!(person.work.runs(), 1);
+    Ok(())
+}
+
+/// A person who begins anew has said all there is to say.
+async fn begun_anew(rig: &Rig, person: &Person, sent: usize) -> Outcome {
+    asks(rig, person.chat, "/new", "New session started").await?;
+    awaits(rig, person, |record| record["interruption"]["settled"]["how"] == "closed").await?;
+    asks(rig, person.chat, "/resume", "Nothing was interrupted here").await?;
+    let asked = rig.model.seen();
+    rig.plain_turn(person.chat, "hello again", "All is new.").await?;
+    for request in rig.model.requests_from(asked) {
+        assert!(!request.contains(&first_line(&person.call)), "{:?}", request.turn_text());
+    }
+    asks(rig, person.chat, "/resume yes", "Nothing was interrupted here").await?;
+    awaits(rig, person, |record| record["interruption"].get("orphaned").is_none()).await?;
+    assert_eq!(notices(rig, sent, person.chat), 1, "a further notice");
     assert_eq!(person.work.runs(), 1);
     Ok(())
 }

@@ -1,17 +1,18 @@
-//! A kill at each step of a resume: the call never runs more often than it was confirmed, and never by itself.
+//! A kill at each step of a resume: the call never runs more often than it was confirmed, and never by itself. At the
+//! end the story without a kill.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tideover::drill::mock_model::{Gate, ModelRequest, Script, Step};
 use tideover::drill::mock_telegram::SentMessage;
 use tideover::drill::rig::{Rig, TURN_MAX};
 use tideover::drill::work::Work;
 
-use super::{asks, is_resumed_turn, replied};
+use super::{asks, is_resumed_turn, replied, story};
 use crate::support::incident::{
     CHAT, behind_tideover, boots_were_long_ago, is_notice, kill_both, kill_gateway, record,
-    record_when, tideover,
+    record_when,
 };
 use crate::support::{Outcome, rig};
 
@@ -106,42 +107,12 @@ async fn after_its_answer(rig: &mut Rig, work: &Work) -> Outcome {
     Ok(())
 }
 
-/// From the chat and from a shell at the same moment: one of them has it run.
-async fn two_at_once(rig: &mut Rig) -> Outcome {
-    let work = rig.work("both", CHAT)?;
-    let task = "please do the other job";
-    rig.model.clear();
-    rig.model.script(Script::marker(task, [Step::call(work.call())]));
-    rig.send_user(CHAT, task);
-    work.await_effect(1).await?;
-    kill_both(rig).await?;
-    work.open_gate()?;
-    insists(rig, &work);
-    back(rig, &work).await?;
-    script(rig, vec![Step::call(work.call()), Step::text("Both are done.")]);
-    asks(rig, CHAT, "/resume", "/resume yes").await?;
-    let sent = rig.telegram.mark();
-    let key = rig.session_key(CHAT);
-    let words = ["resume", &key, "--yes", "--json"];
-    let chat = asks(rig, CHAT, "/resume yes", "");
-    let (chat, shell) = tokio::join!(chat, tideover(rig, &words));
-    let by_chat = chat?.text.contains("Running it again");
-    let by_shell = shell.is_ok_and(|text| {
-        serde_json::from_str::<Value>(&text)
-            .is_ok_and(|answer| answer["decision"] == json!("rerun"))
-    });
-    assert!(by_chat || by_shell, "neither had it run");
-    replied(rig, CHAT, sent, "Both are done.").await?;
-    record_when(rig, "its end", CHAT, |found| {
-        found["interruption"]["resume"]["stage"] == "ended" && found["state"] == "idle"
-    })
-    .await?;
-    assert_eq!(work.runs(), 2, "chat {by_chat}, shell {by_shell}");
-    Ok(())
-}
-
 async fn kills(version: &str) -> Outcome {
-    let Some((mut rig, _slot)) = rig(version, behind_tideover("")).await? else { return Ok(()) };
+    let Some((mut rig, _slot)) =
+        rig(version, behind_tideover("[recovery]\nrelease = \"explicit\"\n")).await?
+    else {
+        return Ok(());
+    };
     let work = rig.work("deploy", CHAT)?;
     let task = "please do the deploy job";
     rig.model.script(Script::marker(task, [Step::call(work.call())]));
@@ -153,7 +124,18 @@ async fn kills(version: &str) -> Outcome {
     before_it_is_spent(&mut rig, &work).await?;
     while_it_runs(&mut rig, &work).await?;
     after_its_answer(&mut rig, &work).await?;
-    two_at_once(&mut rig).await
+    // And now without a kill.
+    let work = rig.work("story", CHAT)?;
+    let task = "please do the other job";
+    rig.model.clear();
+    rig.model.script(Script::marker(task, [Step::call(work.call())]));
+    rig.send_user(CHAT, task);
+    work.await_effect(1).await?;
+    kill_both(&mut rig).await?;
+    work.open_gate()?;
+    insists(&rig, &work);
+    back(&mut rig, &work).await?;
+    story::play(&rig, &work).await
 }
 
 #[tokio::test(flavor = "current_thread")]

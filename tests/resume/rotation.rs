@@ -188,37 +188,3 @@ async fn an_idle_reset_on_2026_9_6() -> Outcome {
 async fn an_idle_reset_on_2026_5_5() -> Outcome {
     gone_idle("2026.5.5", false).await
 }
-
-/// A person who begins anew has said all there is to say.
-async fn begun_anew(version: &str) -> Outcome {
-    let Some((mut rig, _slot)) = rig(version, behind_tideover("")).await? else { return Ok(()) };
-    let work = cut(&mut rig).await?;
-    let sent = back(&mut rig).await?;
-    asks(&rig, CHAT, "/new", "New session started").await?;
-    record_when(&rig, "the close", CHAT, |record| {
-        record["interruption"]["settled"]["how"] == "closed"
-    })
-    .await?;
-    asks(&rig, CHAT, "/resume", "Nothing was interrupted here").await?;
-    let asked = rig.model.seen();
-    rig.plain_turn(CHAT, "hello again", "All is well.").await?;
-    for request in rig.model.requests_from(asked) {
-        assert!(!request.contains(&first_line(&work.call())), "{:?}", request.turn_text());
-    }
-    asks(&rig, CHAT, "/resume yes", "Nothing was interrupted here").await?;
-    handed_off(&rig).await?;
-    assert_eq!(record(&rig, CHAT)?["interruption"].get("orphaned"), None);
-    assert_eq!((notices(&rig, sent, CHAT), of_replacement(&rig, sent)), (1, 0));
-    assert_eq!(work.runs(), 1);
-    Ok(())
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn a_new_session_by_its_person_on_2026_9_6() -> Outcome {
-    begun_anew("2026.9.6").await
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn a_new_session_by_its_person_on_2026_5_5() -> Outcome {
-    begun_anew("2026.5.5").await
-}

@@ -102,11 +102,9 @@ impl Ledger {
                 Some(self.stopped(&session.key, &intent.run_id, reason))
             }
             Gate::Spend => {
-                let redact = std::mem::take(&mut self.policy.redact);
                 let record = self.sessions.get_mut(&session.key);
-                let arguments =
-                    record.and_then(|record| resume::spend(record, now, intent, &redact));
-                self.policy.redact = redact;
+                let arguments = record
+                    .and_then(|record| resume::spend(record, now, intent, &self.policy.rules));
                 Some(Step {
                     persist: Some(session.key.clone()),
                     holds_changed: false,

@@ -9,7 +9,7 @@ use super::checkpoint::{
     AskedFrom, Checkpoint, Interruption, NoticeStatus, Omitted, Outcome, ReleasedBy, Resume,
     ResumeKind, ResumeStage, Settled, SettledHow, State, ToolCall,
 };
-use super::reducer::{self, Intent, Report};
+use super::reducer::{self, Intent, Report, Rules};
 use super::stamp::Stamp;
 
 mod offline;
@@ -322,13 +322,13 @@ pub(super) fn spend(
     record: &mut Checkpoint,
     now: Stamp,
     intent: &Intent,
-    redact: &[String],
+    rules: &Rules,
 ) -> Option<Value> {
     let before = record.clone();
     let call = before.interruption.as_ref()?.call.as_ref()?;
     let arguments = call.arguments.clone().unwrap_or(Value::Null);
     let pinned = Intent { arguments: call.arguments.clone(), too_large: None, ..intent.clone() };
-    reducer::announce(record, now, &pinned, redact);
+    reducer::announce(record, now, &pinned, rules);
     if let Some(again) = record.last_tool_call.as_mut() {
         again.attempt = call.attempt.saturating_add(1);
     }

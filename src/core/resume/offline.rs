@@ -57,7 +57,7 @@ mod tests {
             text: Some("task".to_owned()),
             route: None,
         };
-        reducer::apply(&mut record, Stamp::from_ms(0), &started, &[]);
+        reducer::apply(&mut record, Stamp::from_ms(0), &started, &reducer::Rules::default());
         assert!(is_unmarked(&record));
         assert_eq!(ask(&record, Choice::Yes), Decision::Refuse(Refusal::NothingCut));
         let seen = as_next_start(&record, NOW);
