@@ -66,18 +66,22 @@ export function gateway(socketPath, { interrupted = true } = {}) {
   if (socketPath) process.env.TIDEOVER_SOCKET = socketPath;
   else delete process.env.TIDEOVER_SOCKET;
   let hooks = [];
+  let commands = [];
   const register = ({ keep = false } = {}) => {
     if (!keep) hooks = [];
+    if (!keep) commands = [];
     plugin.register({
       registrationMode: "full",
       runtime: { version: "2026.0.0" },
       on: (name, handler, opts) => hooks.push({ name, handler, opts }),
+      registerCommand: (command) => commands.push(command),
     });
   };
   register();
   return {
     register,
     hooks: () => hooks,
+    commands: () => commands,
     /** Fires a hook; the result of the last handler that returned one. */
     async fire(name, event, ctx = {}) {
       let result;

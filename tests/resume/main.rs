@@ -8,6 +8,7 @@ mod kills;
 mod people;
 mod rotation;
 mod story;
+mod survivor;
 
 use support::Outcome;
 use tideover::drill::mock_model::ModelRequest;

@@ -19,6 +19,9 @@ pub use offline::{as_next_start, is_unmarked, settle_at_rest};
 pub(super) use text::gate_reason;
 pub use text::{Changed, Facts, Running, answer, facts_text, lapsed_text, list, prompt, refusal};
 
+#[cfg(test)]
+mod tests;
+
 /// What a person says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
