@@ -12,7 +12,7 @@ import {
 import { signals } from "./state.js";
 import { text } from "./sessions.js";
 import {
-  argumentFields, backgroundEnds, endsInPrompt, isAborted, outcomeFields,
+  argumentFields, awaitsApproval, backgroundEnds, endsInPrompt, isAborted, outcomeFields,
 } from "./tools.js";
 
 const FIRST = 1000;
@@ -34,7 +34,7 @@ export function registerHooks(api, state) {
   on("before_agent_reply", (event, ctx) => beforeAgentReply(state, event, ctx), { priority: FIRST });
   on("agent_turn_prepare", (event, ctx) => turnPrepare(state, event, ctx));
   on("agent_end", (event, ctx) => turnEnd(state, event, ctx));
-  on("before_tool_call", (event, ctx) => toolIntent(state, event, ctx), { priority: LAST });
+  on("before_tool_call", (event, ctx) => ownRunsFailClosed(state, event, ctx), { priority: LAST });
   on("after_tool_call", (event, ctx) => toolResult(state, event, ctx));
   // Merely to have this hook switches Telegram's live preview off (2026.9.6), so a gateway that has
   // nothing to recover, and hence nothing for us to suppress, goes without it.
@@ -230,6 +230,16 @@ function hasAnswer(messages) {
     part?.type === "text" && typeof part.text === "string" && part.text.trim().length > 0);
 }
 
+/** A fault of ours costs a report elsewhere; on a person's permit it costs the call. */
+async function ownRunsFailClosed(state, event, ctx) {
+  try {
+    return await toolIntent(state, event, ctx);
+  } catch (error) {
+    if (isOwnRun(event.runId ?? ctx.runId)) return blocked(null);
+    throw error;
+  }
+}
+
 async function toolIntent(state, event, ctx) {
   // A client of the gateway's own invoke interface, and no turn: its end is never reported, and a
   // person or a program asked for it in so many words.
@@ -260,7 +270,7 @@ async function toolIntent(state, event, ctx) {
 // that returns any has the word, and this is the last.
 function pinned(answer, given) {
   const { arguments: recorded } = answer ?? {};
-  if (recorded === null || typeof recorded !== "object") return undefined;
+  if (recorded === null || recorded === undefined) return undefined;
   const others = Object.keys(given ?? {}).map((key) => [key, undefined]);
   return { params: { ...Object.fromEntries(others), ...recorded } };
 }
@@ -294,6 +304,8 @@ async function toolResult(state, event, ctx) {
   state.calls.delete(callKey(call));
   // Cut off by the stop of the gateway: whether it had its effect is not known, so say nothing.
   if (state.stopping && isAborted(event)) return;
+  // It has not run, and whether it will is not known: the gateway asks somebody.
+  if (awaitsApproval(event)) return;
   const result = outcomeFields(event);
   if (result.background?.id) state.backgrounds.set(result.background.id, session.key);
   // Without a name and an open call: one that was blocked, which the supervisor knows already.

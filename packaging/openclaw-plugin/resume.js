@@ -7,10 +7,11 @@ import { isGroup, routeOfCommand } from "./people.js";
 import { text } from "./sessions.js";
 
 // Facts are gathered, the permit is written and the gateway has taken the turn within this time.
-const TIMEOUT_MS = 15_000;
+const TIMEOUT_MS = 30_000;
 const WORDS = new Map([
   ["", "ask"], ["yes", "yes"], ["done", "done"], ["skip", "skip"], ["list", "list"],
 ]);
+const SAID = /^(yes(?= )|\S*)(?: +([0-9a-f]{1,16}))?$/;
 const USAGE = "Say /resume for the facts, /resume yes to run the interrupted action again, "
   + "/resume done if it has happened, /resume skip to drop it, /resume list for all sessions.";
 
@@ -32,17 +33,21 @@ export function registerResume(api, state) {
 }
 
 async function resume(state, ctx) {
-  const choice = WORDS.get((text(ctx.args) ?? "").trim().toLowerCase());
+  const [, word, code] = SAID.exec((text(ctx.args) ?? "").trim().toLowerCase()) ?? [];
+  const choice = WORDS.get(word);
   if (choice === undefined) return USAGE;
   const session = state.sessions.learn({ sessionKey: ctx.sessionKey, sessionId: ctx.sessionId });
   try {
-    const answer = await state.link.request("resume_asked", {
-      session, choice, route: routeOfCommand(ctx), group: isGroup(ctx),
+    const answer = await state.link.ask("resume_asked", {
+      session, choice, code: code ?? null, route: routeOfCommand(ctx), group: isGroup(ctx),
     }, TIMEOUT_MS);
     return text(answer?.text) ?? "tideover has nothing to say about this.";
   } catch (error) {
-    if (error?.code === "timeout" || error?.code === "down") {
-      return "tideover does not answer, so nothing was run. See `tideover status`.";
+    if (error?.code === "timeout" || error?.code === "cut") {
+      return "tideover has not answered in time: whether anything was begun is not known. Send /resume to see.";
+    }
+    if (error?.code === "down" || error?.code === "refused") {
+      return "tideover is not there just now, so nothing was run. Try again in a moment.";
     }
     return `Nothing was run: ${error?.message ?? "tideover refused"}.`;
   }

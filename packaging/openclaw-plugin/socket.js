@@ -14,7 +14,10 @@ const TIMEOUTS_IN_A_ROW_MAX = 3; // after this many the peer counts as hung
 const BACKOFF_MS_MIN = 250;
 const BACKOFF_MS_MAX = 30_000;
 const REFUSED_MS = 60_000; // between hellos to a supervisor that knew us once and does not now
+const ASK_OPEN_MS = 2000; // how long a connection that is being made is waited for
 export const TIMEOUT_MS_DEFAULT = 1000; // until the supervisor has told its own
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Why a request has no answer: "timeout", "down" (no connection) or the supervisor's own code. */
 export class LinkError extends Error {
@@ -71,6 +74,22 @@ export class Link {
     // The report itself waits for the reconnect; whoever asked does not.
     if (away) return Promise.reject(new LinkError("down"));
     return new Promise((resolve, reject) => this.#await(id, resolve, reject, timeoutMs));
+  }
+
+  /**
+   * Sends a request now or not at all: one that waited for a reconnect would be acted upon after whoever asked has
+   * been told that it was not. "down" and "refused": it was not sent. "cut": it was, and no answer will come.
+   */
+  async ask(type, fields, timeoutMs) {
+    this.open();
+    const deadline = performance.now() + ASK_OPEN_MS;
+    while (this.#state === "connecting" && performance.now() < deadline) await pause(20);
+    if (this.#state !== "open") throw new LinkError(this.#state === "refused" ? "refused" : "down");
+    try {
+      return await this.request(type, fields, timeoutMs);
+    } catch (error) {
+      throw error.code === "down" ? new LinkError("cut") : error;
+    }
   }
 
   /** Sends a request whose answer does not matter. */

@@ -44,11 +44,22 @@ export function outcomeFields(event) {
     const id = typeof details.sessionId === "string" ? details.sessionId : null;
     return { outcome: "background", background: { pid, id } };
   }
-  if (status === "blocked") return { outcome: "blocked", background: null };
+  if (status === "blocked" || isDenied(event, details)) return { outcome: "blocked", background: null };
   const failed = Boolean(event?.error) || event?.result?.isError === true
     || status === "error" || status === "failed" || isBadExit(details?.exitCode);
   return { outcome: failed ? "error" : "ok", background: null };
 }
+
+// An approval that was denied, ran out of time or could not be asked for: the tool did not run.
+const DENIED = /^(denied by user|approval timed out|plugin approval unavailable)/i;
+
+function isDenied(event, details) {
+  if (details?.status === "approval-unavailable") return true;
+  return [event?.error, details?.error].some((said) => typeof said === "string" && DENIED.test(said));
+}
+
+/** Whether a call waits for an approval: its result will not come by this hook. */
+export const awaitsApproval = (event) => event?.result?.details?.status === "approval-pending";
 
 /** Whether a result only says that the call was cut off: then its outcome is not known. */
 export function isAborted(event) {

@@ -287,6 +287,10 @@ pub struct Interruption {
     /// What a person last asked for with `/resume`, and how far that came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
+    /// True once a person's word has been taken, also one before this cut: a chat's next word needs a code, since a
+    /// gateway may hand the same command over again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_code: bool,
     /// How the interrupted action was dealt with: nothing is left to resume then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
@@ -334,9 +338,9 @@ pub struct Resume {
     /// When the call was let through; written before it ran.
     #[serde(default)]
     pub spent_at: Option<Stamp>,
-    /// True once the facts were asked for again after this had come to its end.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub asked_again: bool,
+    /// SHA-256 of the arguments that the model gave to the call that was let through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_sha256: Option<String>,
 }
 
 impl Resume {

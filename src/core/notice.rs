@@ -351,6 +351,7 @@ mod tests {
             native: None,
             orphaned: None,
             resume: None,
+            needs_code: false,
             settled: None,
             extra: Map::new(),
         }

@@ -13,7 +13,7 @@ use super::checkpoint::{
 use super::hold::{HoldPolicy, ReleasePolicy, Unattended, effect_of};
 use super::ledger::{Answer, Ending, Ledger, Native, Policy, SessionRef, Word};
 use super::reducer::{Intent, Report, Rules};
-use super::resume::{Choice, Command, Confirm, Decision};
+use super::resume::{Choice, Command, Confirm, Decision, Said};
 use super::stamp::Stamp;
 
 /// One thing that happens to a ledger. Few names, so that they meet often.
@@ -270,10 +270,13 @@ impl World {
                 // A person's word names a run that there never was before.
                 self.runs += 1;
                 let word = Word {
-                    choice: *choice,
-                    from: AskedFrom::Chat,
-                    confirm: Confirm::Unknown,
-                    command: if *runs { Command::Runs(7) } else { Command::NotFound },
+                    said: Said {
+                        choice: *choice,
+                        code: None,
+                        from: AskedFrom::Shell,
+                        confirm: Confirm::Unknown,
+                        command: if *runs { Command::Runs(7) } else { Command::NotFound },
+                    },
                     run_id: format!("{run}-{}", self.runs),
                 };
                 let resumed = ledger.resume(now, key, &word);

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::canonical::{arguments_sha256, canonical_json, sha256_hex};
 use super::checkpoint::{
     Background, Cause, Checkpoint, Effect, HoldStatus, Interruption, NativeRecovery, NoticeStatus,
-    Omitted, Origin, Outcome, ReleasedBy, Route, Settled, SettledHow, State, ToolCall, Turn,
+    Omitted, Origin, Outcome, ReleasedBy, ResumeStage, Route, Settled, SettledHow, State, ToolCall,
+    Turn,
 };
 use super::hold::{Unattended, effect_of};
 use super::limits::{ARGUMENTS_BYTES_MAX, ARGUMENTS_DEPTH_MAX, OPEN_CALLS_MAX, TASK_CHARS_MAX};
@@ -203,6 +204,10 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
     let carried = unresolved_call(record, cut_run.as_deref());
     let orphaned =
         carried.as_ref().and(record.interruption.as_ref()).and_then(|old| old.orphaned.clone());
+    let old = record.interruption.as_ref();
+    let needs_code = old.is_some_and(|old| old.needs_code);
+    // With the call comes what it was for: its user's words since then were about it.
+    let task = carried.as_ref().and(old).map_or(&record.task, |old| &old.task).clone();
     let (call, others) = carried.unwrap_or_else(|| cut_call(record));
     record.interruption = Some(Interruption {
         id: interruption_id(&cut.incident, &record.session_key),
@@ -213,7 +218,7 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         notice: if cut.notify { NoticeStatus::Pending } else { NoticeStatus::Off },
         call,
         other_open_calls: others,
-        task: record.task.clone(),
+        task,
         model_told: false,
         repeated: 0,
         released_at: if hold { None } else { Some(now) },
@@ -221,6 +226,7 @@ pub fn interrupt(record: &mut Checkpoint, now: Stamp, cut: &Cut) -> bool {
         native: None,
         orphaned,
         resume: None,
+        needs_code,
         settled: None,
         extra: serde_json::Map::new(),
     });
@@ -240,6 +246,8 @@ pub fn reopen(record: &mut Checkpoint, now: Stamp, before: Checkpoint) -> bool {
     record.turn = before.turn;
     record.state = before.state;
     record.open_calls = before.open_calls;
+    // A resume that its end let lapse goes on, too.
+    record.interruption = before.interruption;
     record.next_expected_action = before.next_expected_action;
     touch_if_changed(record, &ended, now)
 }
@@ -552,7 +560,9 @@ fn unresolved_call(record: &Checkpoint, cut_run: Option<&str>) -> Option<(Option
     let old = record
         .interruption
         .as_ref()
-        .filter(|old| old.status == HoldStatus::Held || !old.model_told)
+        .filter(|old| old.settled.is_none())
+        // A word of its user that was never carried out leaves it as open as it was.
+        .filter(|old| old.status == HoldStatus::Held || !old.model_told || is_granted(old))
         // Where nobody is asked, a lifted hold is the end of it.
         .filter(|old| old.status == HoldStatus::Held || record.unattended().is_none())?;
     let acted = record
@@ -564,17 +574,30 @@ fn unresolved_call(record: &Checkpoint, cut_run: Option<&str>) -> Option<(Option
     Some((Some(old_call), old.other_open_calls))
 }
 
+fn is_granted(cut: &Interruption) -> bool {
+    cut.resume.as_ref().is_some_and(|resume| resume.stage == ResumeStage::Granted)
+}
+
 /// The call to show as the last action, and how many more were open beside it.
 ///
 /// An open call with effects says more about what may have happened than a finished one.
 fn cut_call(record: &Checkpoint) -> (Option<ToolCall>, u32) {
-    let all = || record.last_tool_call.iter().chain(record.open_calls.iter().rev());
+    let settled = record.interruption.as_ref().filter(|old| old.settled.is_some());
+    let dealt_with = settled.and_then(|old| old.call.as_ref());
+    let is_dealt_with = |call: &&ToolCall| {
+        dealt_with
+            .is_some_and(|old| old.run_id == call.run_id && old.tool_call_id == call.tool_call_id)
+    };
+    let all = || {
+        let calls = record.last_tool_call.iter().chain(record.open_calls.iter().rev());
+        calls.filter(|call| !(is_dealt_with(call) && call.is_open()))
+    };
     let open = || all().filter(|call| call.is_open() && record.state == State::ToolRunning);
     let chosen = open()
         .find(|call| call.effect == Effect::Unknown)
         .or_else(|| open().next())
         .or_else(|| record.background_call())
-        .or(record.last_tool_call.as_ref());
+        .or_else(|| all().next().filter(|call| Some(*call) == record.last_tool_call.as_ref()));
     let open_count = u32::try_from(open().count()).unwrap_or(u32::MAX);
     (chosen.cloned(), open_count.saturating_sub(1))
 }

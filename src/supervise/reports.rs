@@ -175,7 +175,7 @@ impl Engine {
                 let lapses = self.lapses(&session.key, &run_id);
                 let step = self.ledger.turn_ended(now, &(&session).into(), &run_id, ending);
                 if !lapses && self.lapses(&session.key, &run_id) {
-                    self.say_lapsed(&session.key, &run_id);
+                    self.say_lapsed_soon(&session.key, &run_id);
                 }
                 self.queue_soon();
                 self.answered(&session, step)
@@ -183,8 +183,12 @@ impl Engine {
             Request::ToolIntent(intent) => self.intent(peer, id, intent),
             Request::ToolResult { session, run_id, tool_call_id, outcome, background } => {
                 let Some(outcome) = outcome.outcome() else {
-                    let report = Report::ToolBlocked { run_id, tool_call_id };
+                    let lapses = self.lapses(&session.key, &run_id);
+                    let report = Report::ToolBlocked { run_id: run_id.clone(), tool_call_id };
                     let step = self.ledger.report(now, &(&session).into(), &report);
+                    if !lapses && self.lapses(&session.key, &run_id) {
+                        self.say_lapsed_soon(&session.key, &run_id);
+                    }
                     return self.answered(&session, step);
                 };
                 self.result(&session, run_id, tool_call_id, outcome, background)

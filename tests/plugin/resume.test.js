@@ -99,3 +99,31 @@ test("a call of the gateway's own invoke interface is no call of a turn", async 
   assert.equal(await gw.fire("before_tool_call", event, ctx), undefined);
   assert.equal(peer.of("tool_intent").length, 0);
 });
+
+test("a word that cannot be sent now is not sent later", async () => {
+  peer = await supervisor(() => ({ text: "t" }));
+  const gw = gateway(peer.path);
+  await say(gw, "");
+  const gone = peer;
+  gone.connections[0].destroy();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.match((await say(gw, "yes")).text, /nothing was run/);
+  await new Promise((resolve) => setTimeout(resolve, 700)); // it is back by then
+  assert.deepEqual(gone.of("resume_asked").map(({ choice }) => choice), ["ask"]);
+});
+
+test("the code of a word comes along", async () => {
+  peer = await supervisor(() => ({ text: "t" }));
+  const gw = gateway(peer.path);
+  await say(gw, "yes 1f0c");
+  assert.deepEqual(peer.of("resume_asked").map(({ choice, code }) => [choice, code]), [["yes", "1f0c"]]);
+});
+
+test("a word of which no answer comes is not called undone", async () => {
+  peer = await supervisor(({ type }) => (type === "resume_asked" ? undefined : {}));
+  const gw = gateway(peer.path);
+  const said = say(gw, "yes");
+  while (peer.of("resume_asked").length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  peer.connections[0].destroy();
+  assert.match((await said).text, /is not known/);
+});

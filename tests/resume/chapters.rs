@@ -226,6 +226,9 @@ async fn other_parameters(
 async fn another_tool_first(rig: &Rig, person: &Person) -> Outcome {
     let cheated = rig.home.work().join("cheated-first.txt");
     let write = ToolCall::new("write", json!({"path": cheated, "content": "x"}));
+    // Its user has spoken before, and has been answered: the hold is lifted, and the call still unknown.
+    rig.plain_turn(person.chat, "what happened?", "I was cut.").await?;
+    awaits(rig, person, |record| record["interruption"]["model_told"] == true).await?;
     let asked = rig.model.seen();
     person.resumed(rig, [Step::call(write), Step::call(person.call.clone())]);
     person.confirms(rig).await?;
@@ -240,7 +243,10 @@ async fn another_tool_first(rig: &Rig, person: &Person) -> Outcome {
 /// The permitted call twice in parallel, and once more after it.
 async fn the_call_twice(rig: &Rig, person: &Person) -> Outcome {
     let both = Step::Calls(vec![person.call.clone(), person.call.clone()]);
-    person.resumed(rig, [both, Step::call(person.call.clone())]);
+    // In its own words, too: those ran as the recorded ones before, for all that it knows.
+    let mut own = person.call.clone();
+    own.arguments["timeout"] = json!(600);
+    person.resumed(rig, [Step::call(own.clone()), both, Step::call(own)]);
     person.confirms(rig).await?;
     person.settled(rig, "rerun").await?;
     assert_eq!(person.work.runs(), 2, "a second call ran");

@@ -42,6 +42,16 @@ fn insists(rig: &Rig, work: &Work) {
     rig.model.script(Script::when(|request| !request.tools.is_empty(), call).insisting());
 }
 
+/// Asks for the facts and says the word that they show.
+async fn confirms(rig: &Rig, expected: &str) -> Outcome {
+    let facts = asks(rig, CHAT, "/resume", expected).await?.text;
+    let shown =
+        facts.lines().find_map(|line| Some(line.strip_prefix("/resume yes ")?.split_once(" –")?.0));
+    let word = format!("/resume yes {}", shown.ok_or_else(|| format!("no code: {facts}"))?);
+    asks(rig, CHAT, &word, "Running it again").await?;
+    Ok(())
+}
+
 fn script(rig: &Rig, steps: Vec<Step>) {
     rig.model.clear();
     rig.model.script(Script::when(is_resumed_turn, steps));
@@ -68,8 +78,9 @@ async fn before_it_is_spent(rig: &mut Rig, work: &Work) -> Outcome {
 /// The permit is spent and the call runs: its outcome is unknown after the kill.
 async fn while_it_runs(rig: &mut Rig, work: &Work) -> Outcome {
     script(rig, vec![Step::call(work.call())]);
-    asks(rig, CHAT, "/resume", "/resume yes").await?;
-    asks(rig, CHAT, "/resume yes", "Running it again").await?;
+    // The word of before the kill, which a gateway may hand over again, is none about this.
+    asks(rig, CHAT, "/resume yes", "confirmed once before").await?;
+    confirms(rig, "/resume yes").await?;
     work.await_effect(2).await?;
     let found = record(rig, CHAT)?;
     assert_eq!(found["interruption"]["resume"]["stage"], "spent", "{found}");
@@ -89,9 +100,8 @@ async fn after_its_answer(rig: &mut Rig, work: &Work) -> Outcome {
     let hangs = Step::Hang(Gate::default(), Box::new(Step::text("never said")));
     script(rig, vec![Step::call(work.call()), hangs]);
     work.open_gate()?;
-    asks(rig, CHAT, "/resume", ", run 2").await?;
     let asked = rig.model.seen();
-    asks(rig, CHAT, "/resume yes", "Running it again").await?;
+    confirms(rig, ", run 2").await?;
     let answered = |r: &ModelRequest| is_resumed_turn(r) && !r.turn_tool_results().is_empty();
     rig.model.wait_for("the call's answer", asked, TURN_MAX, answered).await?;
     let settled = |found: &Value| found["interruption"]["settled"]["how"] == "rerun";

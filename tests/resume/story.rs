@@ -29,7 +29,9 @@ pub(super) async fn play(rig: &Rig, work: &Work) -> Outcome {
 
     // The facts, in the chat and at a shell, which asks for a word, too.
     let asked = rig.model.seen();
-    asks(rig, CHAT, "/resume", "/resume yes").await?;
+    let facts = asks(rig, CHAT, "/resume", "/resume yes").await?.text;
+    let word = facts.lines().find(|line| line.starts_with("/resume yes")).unwrap_or_default();
+    let word = word.split_once(" –").unwrap_or_default().0;
     let key = rig.session_key(CHAT);
     let (status, tail) = refused(rig, &["resume", &key]).await?;
     assert!(status.contains("exit status: 5"), "{status}");
@@ -43,7 +45,7 @@ pub(super) async fn play(rig: &Rig, work: &Work) -> Outcome {
     rig.model.script(Script::when(is_resumed_turn, steps));
     let sent = rig.telegram.mark();
     let words = ["resume", &key, "--yes", "--json"];
-    let (chat, shell) = tokio::join!(asks(rig, CHAT, "/resume yes", ""), tideover(rig, &words));
+    let (chat, shell) = tokio::join!(asks(rig, CHAT, word, ""), tideover(rig, &words));
     let by_chat = chat?.text.contains("Running it again");
     let by_shell = shell.is_ok_and(|text| {
         let answer = serde_json::from_str::<Value>(&text).unwrap_or_default();

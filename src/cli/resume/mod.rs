@@ -12,8 +12,10 @@ use crate::core::checkpoint::{AskedFrom, Checkpoint, SettledHow};
 use crate::core::limits::SESSION_KEY_BYTES_MAX;
 use crate::core::notice::Shown;
 use crate::core::resume::{
-    self, Choice, Decision, Facts, Refusal, as_next_start, facts_text, is_unmarked, settle_at_rest,
+    self, Choice, Decision, Facts, Refusal, Said, as_next_start, facts_text, is_unmarked,
+    settle_at_rest,
 };
+use crate::core::session_kind::record_key;
 use crate::store::records::to_bytes;
 use crate::supervise::resume::{confirm_of, decision_name, facts_offline};
 
@@ -31,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LINE_CHARS_MAX: usize = 1_000;
 
 pub(super) fn run(global: &Global, resume: &Resume) -> Result<(), Failure> {
-    let key = resume.key.as_str();
+    let key = record_key(resume.key.as_str());
     if key.len() > SESSION_KEY_BYTES_MAX {
         return Err(not_found(key));
     }
@@ -110,8 +112,14 @@ impl Asked<'_> {
         let confirm = confirm_of(&load(&environment()).settings);
         let seen = as_next_start(&record, now());
         let facts = facts_offline(&seen);
-        let decide =
-            |choice| resume::decide(&seen, choice, AskedFrom::Shell, confirm, facts.command());
+        let said = |choice| Said {
+            choice,
+            code: None,
+            from: AskedFrom::Shell,
+            confirm,
+            command: facts.command(),
+        };
+        let decide = |choice| resume::decide(&seen, &said(choice));
         let (decision, yes) = (decide(self.choice), decide(Choice::Yes));
         let known = Known { asked: self, running: false, record: seen, facts, yes };
         known.show();

@@ -130,14 +130,16 @@ pub(super) fn nothing_done(decision: &Decision, choice: Choice, yes: &Decision) 
         Decision::Refuse(why) => refused(why),
         Decision::Confirm => match (choice, yes) {
             (Choice::Yes | Choice::Done | Choice::Skip, _) => {
-                "nothing was run: a word on it was taken less than 30 s ago and nothing came of it; look at the facts \
-                 and say it again in a moment"
-                    .to_owned()
+                "nothing was run: look at the facts and say it again".to_owned()
             }
             (Choice::Ask, Decision::Refuse(why)) => refused(why),
             (
                 Choice::Ask,
-                Decision::Confirm | Decision::Rerun | Decision::GoOn | Decision::Done | Decision::Skip,
+                Decision::Confirm
+                | Decision::Rerun
+                | Decision::GoOn
+                | Decision::Done
+                | Decision::Skip,
             ) => "nothing was run: it is for you to say what is done about it".to_owned(),
         },
         Decision::Rerun | Decision::GoOn | Decision::Done | Decision::Skip => String::new(),

@@ -125,6 +125,7 @@ pub(super) fn check(request: &Request) -> Checked {
         }
         Request::ResumeAsked(asked) => {
             asked.session.as_ref().map_or(Ok(()), session)?;
+            all_within(&[("code", &asked.code, IDENTIFIER_BYTES_MAX)])?;
             route(&asked.route)
         }
         Request::MessageSent(sent) => check_sent(sent),

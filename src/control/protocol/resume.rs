@@ -20,6 +20,9 @@ pub struct ResumeAsked {
     pub group: bool,
     /// What is said.
     pub choice: ResumeWord,
+    /// The code behind a `yes`.
+    #[serde(default)]
+    pub code: Option<String>,
 }
 
 /// What is said.

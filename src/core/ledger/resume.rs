@@ -1,22 +1,17 @@
 //! The ledger's part of `/resume`: a person's word in, the record changed, and what has to be started out.
 
 use super::{Answer, Ledger, SessionRef, Step};
-use crate::core::checkpoint::{AskedFrom, Checkpoint, ResumeKind, SettledHow};
+use crate::core::checkpoint::{Checkpoint, ResumeKind, SettledHow};
 use crate::core::reducer::{self, Intent};
-use crate::core::resume::{self, Choice, Command, Confirm, Decision, Gate};
+use crate::core::resume::{self, Decision, Gate, Said};
+use crate::core::session_kind::record_key;
 use crate::core::stamp::Stamp;
 
 /// A person's word about one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     /// What they say.
-    pub choice: Choice,
-    /// Where they say it.
-    pub from: AskedFrom,
-    /// When they are asked once more.
-    pub confirm: Confirm,
-    /// What is known of the interrupted call's command.
-    pub command: Command,
+    pub said: Said,
     /// Id of the run that would be started.
     pub run_id: String,
 }
@@ -35,38 +30,32 @@ pub struct Resumed {
 impl Ledger {
     /// Takes a person's word about an interrupted session.
     pub fn resume(&mut self, now: Stamp, key: &str, word: &Word) -> Resumed {
-        let Some(record) = self.sessions.get_mut(key) else {
+        let Some(record) = self.sessions.get_mut(record_key(key)) else {
             let decision = Decision::Refuse(resume::Refusal::NothingCut);
             return Resumed { decision, changed: false, starts: false };
         };
-        let decision = resume::decide(record, word.choice, word.from, word.confirm, word.command);
+        let decision = resume::decide(record, &word.said);
         let before = record.seq;
         let starts = match &decision {
             Decision::Rerun => {
-                resume::grant(record, now, &word.run_id, ResumeKind::Rerun, word.from);
+                resume::grant(record, now, &word.run_id, ResumeKind::Rerun, word.said.from);
                 true
             }
             Decision::GoOn => {
-                resume::grant(record, now, &word.run_id, ResumeKind::GoOn, word.from);
+                resume::grant(record, now, &word.run_id, ResumeKind::GoOn, word.said.from);
                 reducer::release(record, now, crate::core::checkpoint::ReleasedBy::Resume);
                 true
             }
             Decision::Done => {
                 resume::settle(record, now, SettledHow::Done);
-                resume::grant(record, now, &word.run_id, ResumeKind::GoOn, word.from);
+                resume::grant(record, now, &word.run_id, ResumeKind::GoOn, word.said.from);
                 true
             }
             Decision::Skip => {
                 resume::settle(record, now, SettledHow::Skipped);
                 false
             }
-            Decision::Confirm => {
-                if word.choice == Choice::Ask {
-                    resume::asked_again(record, now);
-                }
-                false
-            }
-            Decision::Refuse(_) => false,
+            Decision::Confirm | Decision::Refuse(_) => false,
         };
         Resumed { decision, changed: record.seq != before, starts }
     }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::canonical::arguments_sha256;
+use super::canonical::{arguments_sha256, sha256_hex};
 use super::checkpoint::{
     AskedFrom, Checkpoint, Interruption, NoticeStatus, Omitted, Outcome, ReleasedBy, Resume,
     ResumeKind, ResumeStage, Settled, SettledHow, State, ToolCall,
@@ -21,6 +21,9 @@ pub use text::{Changed, Facts, Running, answer, facts_text, lapsed_text, list, p
 
 #[cfg(test)]
 mod tests;
+
+/// Length of a code.
+const CODE_CHARS: usize = 4;
 
 /// What a person says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,21 @@ pub enum Command {
     NotFound,
     /// It still runs, under this pid.
     Runs(u32),
+}
+
+/// What a person says about an interrupted session, and what is known when they say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The word.
+    pub choice: Choice,
+    /// The code behind it, if there is one.
+    pub code: Option<String>,
+    /// Where they say it.
+    pub from: AskedFrom,
+    /// When they are asked once more.
+    pub confirm: Confirm,
+    /// What is known of the interrupted call's command.
+    pub command: Command,
 }
 
 /// What a word of a person leads to.
@@ -100,13 +118,8 @@ pub enum Refusal {
 
 /// What a person's word leads to. Changes nothing.
 #[must_use]
-pub fn decide(
-    record: &Checkpoint,
-    choice: Choice,
-    from: AskedFrom,
-    confirm: Confirm,
-    command: Command,
-) -> Decision {
+pub fn decide(record: &Checkpoint, said: &Said) -> Decision {
+    let Said { choice, code, from, confirm, command } = said;
     let Some(cut) = &record.interruption else { return Decision::Refuse(Refusal::NothingCut) };
     if cut.settled.is_some_and(|settled| settled.how == SettledHow::Closed) {
         return Decision::Refuse(Refusal::NothingCut);
@@ -120,7 +133,7 @@ pub fn decide(
     if is_under_way(record, cut) {
         return Decision::Refuse(Refusal::UnderWay);
     }
-    let wanted = match (choice, is_known(cut), command) {
+    let wanted = match (*choice, is_known(cut), *command) {
         (Choice::Skip, _, _) => return Decision::Skip,
         (Choice::Done, _, _) => Decision::Done,
         // It is running: all that can be done is to say so, or to go on beside it.
@@ -142,10 +155,10 @@ pub fn decide(
     if record.turn.is_some() {
         return Decision::Refuse(Refusal::Busy);
     }
-    // 2026.9.6 hands a chat's command over again and again, for minutes, while its answer cannot be sent; nothing on
-    // it tells that from a new word. So a word is good once, until the facts have been asked for anew.
-    let said_before =
-        from == AskedFrom::Chat && cut.resume.as_ref().is_some_and(|resume| !resume.asked_again);
+    // 2026.9.6 hands a chat's command over again and again, also after a restart, while its answer cannot be sent;
+    // nothing on it tells that from a new word. So after a first word another one names what it is about.
+    let named = code.as_deref().is_some_and(|given| given == self::code(cut));
+    let said_before = *from == AskedFrom::Chat && cut.needs_code && !named;
     match (&wanted, cut.call.as_ref().and_then(cannot_rerun)) {
         (Decision::Rerun, Some(refusal)) => Decision::Refuse(refusal),
         (Decision::Rerun | Decision::GoOn, _) if said_before => match choice {
@@ -164,6 +177,13 @@ pub fn decide(
     }
 }
 
+/// What a chat's word about this cut and this state of it is told by, once there was an earlier word.
+#[must_use]
+pub fn code(cut: &Interruption) -> String {
+    let run = cut.resume.as_ref().map_or("", |resume| resume.run_id.as_str());
+    sha256_hex(format!("{}\0{run}", cut.id).as_bytes()).chars().take(CODE_CHARS).collect()
+}
+
 /// Why a call cannot be run again with identical parameters, if it cannot.
 #[must_use]
 pub fn cannot_rerun(call: &ToolCall) -> Option<Refusal> {
@@ -172,8 +192,11 @@ pub fn cannot_rerun(call: &ToolCall) -> Option<Refusal> {
         Some(Omitted::TooLarge { bytes }) => return Some(Refusal::TooLarge(*bytes)),
         None => {}
     }
-    let stored = call.arguments.as_ref().unwrap_or(&Value::Null);
-    (arguments_sha256(stored) != call.arguments_sha256).then_some(Refusal::Altered)
+    // Only named arguments can be put in place of others.
+    let whole = call.arguments.as_ref().is_some_and(|stored| {
+        stored.is_object() && arguments_sha256(stored) == call.arguments_sha256
+    });
+    (!whole).then_some(Refusal::Altered)
 }
 
 /// Whether nothing is left unknown about the interrupted call: it answered, or there was none.
@@ -213,8 +236,9 @@ pub(super) fn grant(
             from,
             granted_at: now,
             spent_at: None,
-            asked_again: false,
+            given_sha256: None,
         });
+        cut.needs_code = true;
         record.next_expected_action = match kind {
             ResumeKind::Rerun => "the interrupted call runs again, as its user asked".to_owned(),
             ResumeKind::GoOn => "the task goes on, as its user asked".to_owned(),
@@ -241,19 +265,15 @@ pub(super) fn settle(record: &mut Checkpoint, now: Stamp, how: SettledHow) -> bo
     reducer::touch_if_changed(record, &before, now)
 }
 
-/// Notes that the facts were shown after an earlier word had come to its end: another one counts.
-pub(super) fn asked_again(record: &mut Checkpoint, now: Stamp) -> bool {
-    let before = record.clone();
-    if let Some(resume) = record.interruption.as_mut().and_then(|cut| cut.resume.as_mut()) {
-        resume.asked_again = true;
-    }
-    reducer::touch_if_changed(record, &before, now)
-}
-
 /// Takes a word back of which nothing came. What was released stays so: the person did speak.
 pub(super) fn lapse(record: &mut Checkpoint, now: Stamp, run_id: &str) -> bool {
     let before = record.clone();
+    // While its turn goes on it is the turn's end that tells.
+    let goes_on = |record: &Checkpoint, resume: &Resume| {
+        record.turn.as_ref().is_some_and(|turn| resume.is_run(&turn.run_id))
+    };
     if let Some(resume) = resume_of(record, run_id)
+        && !goes_on(&before, resume)
         && resume.stage == ResumeStage::Granted
     {
         resume.stage = ResumeStage::Lapsed;
@@ -287,6 +307,8 @@ pub(super) enum Stopped {
     Running,
     /// It is the same call again.
     Again,
+    /// Nothing came of the person's word, and nothing runs on it any more.
+    Void,
 }
 
 /// What becomes of a call, seen from the resume whose run it is in.
@@ -300,24 +322,24 @@ pub(super) fn gate(record: &Checkpoint, intent: &Intent) -> Gate {
         (ResumeKind::Rerun, ResumeStage::Granted) if intent.name == call.name => Gate::Spend,
         (ResumeKind::Rerun, ResumeStage::Granted) => Gate::Stop(Stopped::NotYet),
         (ResumeKind::Rerun, ResumeStage::Spent) if call.is_open() => Gate::Stop(Stopped::Running),
-        (ResumeKind::Rerun, ResumeStage::Spent | ResumeStage::Ended | ResumeStage::Lapsed)
-        | (ResumeKind::GoOn, _) => {
-            if is_same(call, intent) {
-                Gate::Stop(Stopped::Again)
-            } else {
-                Gate::Open
-            }
+        (ResumeKind::Rerun, ResumeStage::Ended | ResumeStage::Lapsed) => Gate::Stop(Stopped::Void),
+        (ResumeKind::Rerun, ResumeStage::Spent) | (ResumeKind::GoOn, _) => {
+            // The model may not know that other arguments than its own were put in place.
+            let sha256 = sha256_of(intent);
+            let again = intent.name == call.name
+                && (sha256 == call.arguments_sha256
+                    || resume.given_sha256.as_ref() == Some(&sha256));
+            if again { Gate::Stop(Stopped::Again) } else { Gate::Open }
         }
     }
 }
 
-fn is_same(call: &ToolCall, intent: &Intent) -> bool {
-    let sha256 = match (&intent.arguments, &intent.too_large) {
+fn sha256_of(intent: &Intent) -> String {
+    match (&intent.arguments, &intent.too_large) {
         (Some(arguments), _) => arguments_sha256(arguments),
         (None, Some((_, sha256))) => sha256.clone(),
         (None, None) => arguments_sha256(&Value::Null),
-    };
-    intent.name == call.name && sha256 == call.arguments_sha256
+    }
 }
 
 /// Spends the permit: the record now says that the call runs. Returns the parameters to run it with.
@@ -342,6 +364,7 @@ pub(super) fn spend(
         if let Some(resume) = cut.resume.as_mut() {
             resume.stage = ResumeStage::Spent;
             resume.spent_at = Some(now);
+            resume.given_sha256 = Some(sha256_of(intent));
         }
     }
     reducer::touch_if_changed(record, &before, now);

@@ -40,12 +40,19 @@ pub fn settle_at_rest(record: &mut Checkpoint, now: Stamp, how: SettledHow) -> b
 mod tests {
     use super::*;
     use crate::core::checkpoint::{AskedFrom, HoldStatus, Origin};
-    use crate::core::resume::{Choice, Command, Confirm, Decision, Refusal, decide};
+    use crate::core::resume::{Choice, Command, Confirm, Decision, Refusal, Said, decide};
 
     const NOW: Stamp = Stamp::from_ms(1_000);
 
     fn ask(record: &Checkpoint, choice: Choice) -> Decision {
-        decide(record, choice, AskedFrom::Shell, Confirm::Unknown, Command::NotFound)
+        let said = Said {
+            choice,
+            code: None,
+            from: AskedFrom::Shell,
+            confirm: Confirm::Unknown,
+            command: Command::NotFound,
+        };
+        decide(record, &said)
     }
 
     #[test]

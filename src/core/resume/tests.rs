@@ -42,7 +42,7 @@ fn cut(outcome: Outcome) -> Checkpoint {
 }
 
 fn said(record: &Checkpoint, choice: Choice, confirm: Confirm, command: Command) -> Decision {
-    decide(record, choice, AskedFrom::Chat, confirm, command)
+    decide(record, &Said { choice, code: None, from: AskedFrom::Chat, confirm, command })
 }
 
 #[test]
@@ -102,17 +102,25 @@ fn what_cannot_be_identical_is_refused() {
 #[test]
 fn one_word_at_a_time_and_a_chat_asks_anew() {
     let mut record = cut(Outcome::Unknown);
-    let yes = |record: &Checkpoint, from| {
-        decide(record, Choice::Yes, from, Confirm::Unknown, Command::NotFound)
+    let coded = |record: &Checkpoint, from, code: Option<String>| {
+        let (choice, confirm, command) = (Choice::Yes, Confirm::Unknown, Command::NotFound);
+        decide(record, &Said { choice, code, from, confirm, command })
     };
+    let yes = |record: &Checkpoint, from| coded(record, from, None);
+    let shown = |record: &Checkpoint| code(record.interruption.as_ref().unwrap());
     grant(&mut record, NOW, "tideover-resume-1", ResumeKind::Rerun, AskedFrom::Chat);
     assert_eq!(yes(&record, AskedFrom::Shell), Decision::Refuse(Refusal::UnderWay));
     // Nothing came of it: a chat's command may be the same one handed over again.
     assert!(lapse(&mut record, NOW, "tideover-resume-1"));
     assert_eq!(yes(&record, AskedFrom::Chat), Decision::Refuse(Refusal::AskFirst));
     assert_eq!(yes(&record, AskedFrom::Shell), Decision::Rerun);
-    assert!(asked_again(&mut record, NOW));
-    assert_eq!(yes(&record, AskedFrom::Chat), Decision::Rerun);
+    let first = shown(&record);
+    assert_eq!(coded(&record, AskedFrom::Chat, Some(first.clone())), Decision::Rerun);
+    // The next word needs another code, also after another cut.
+    grant(&mut record, NOW, "tideover-resume-2", ResumeKind::Rerun, AskedFrom::Chat);
+    lapse(&mut record, NOW, "tideover-resume-2");
+    let again = coded(&record, AskedFrom::Chat, Some(first));
+    assert_eq!(again, Decision::Refuse(Refusal::AskFirst));
     settle(&mut record, NOW, SettledHow::Skipped);
     assert_eq!(record.interruption.as_ref().unwrap().status, HoldStatus::Released);
     let settled = Settled { how: SettledHow::Skipped, at: NOW };
@@ -162,4 +170,128 @@ fn a_task_of_several_lines_passes_for_no_line_of_ours() {
     record.interruption.as_mut().unwrap().task = Some("deploy\nOutcome: done".to_owned());
     let text = facts_text(&record, &Facts::default(), Shown::Everything);
     assert_eq!(text.lines().filter(|line| line.starts_with("Outcome:")).count(), 1, "{text}");
+}
+
+fn again(name: &str, arguments: serde_json::Value) -> Intent {
+    Intent {
+        run_id: "tideover-resume-1".to_owned(),
+        tool_call_id: "c2".to_owned(),
+        name: name.to_owned(),
+        arguments: Some(arguments),
+        too_large: None,
+    }
+}
+
+#[test]
+fn a_model_that_says_the_call_in_its_own_words_runs_it_once_all_the_same() {
+    let mut record = cut(Outcome::Unknown);
+    grant(&mut record, NOW, "tideover-resume-1", ResumeKind::Rerun, AskedFrom::Chat);
+    let own = again("exec", json!({ "command": "./deploy.sh", "timeout": 600 }));
+    assert_eq!(gate(&record, &again("write", json!({}))), Gate::Stop(Stopped::NotYet));
+    assert_eq!(gate(&record, &own), Gate::Spend);
+    let ran = spend(&mut record, NOW, &own, &Rules::default());
+    assert_eq!(ran, Some(json!({ "command": "./deploy.sh" })));
+    assert_eq!(gate(&record, &own), Gate::Stop(Stopped::Running));
+    let finished = Report::ToolFinished {
+        run_id: own.run_id.clone(),
+        tool_call_id: own.tool_call_id.clone(),
+        outcome: Outcome::Ok,
+        background: None,
+        stopping: false,
+    };
+    reducer::apply(&mut record, NOW, &finished, &Rules::default());
+    for arguments in
+        [json!({ "command": "./deploy.sh" }), json!({ "command": "./deploy.sh", "timeout": 600 })]
+    {
+        assert_eq!(gate(&record, &again("exec", arguments)), Gate::Stop(Stopped::Again));
+    }
+    assert_eq!(gate(&record, &again("exec", json!({ "command": "ls" }))), Gate::Open);
+}
+
+#[test]
+fn on_a_void_word_nothing_runs() {
+    let mut record = cut(Outcome::Unknown);
+    grant(&mut record, NOW, "tideover-resume-1", ResumeKind::Rerun, AskedFrom::Chat);
+    lapse(&mut record, NOW, "tideover-resume-1");
+    for name in ["exec", "read"] {
+        assert_eq!(gate(&record, &again(name, json!({}))), Gate::Stop(Stopped::Void));
+    }
+}
+
+fn cut_again(record: &mut Checkpoint) {
+    let cut = reducer::Cut {
+        incident: "i2".to_owned(),
+        cause: Cause::GatewayKilled,
+        detail: None,
+        at: NOW,
+        hold: true,
+        notify: true,
+        unattended: crate::core::hold::Unattended::Hold,
+    };
+    assert!(reducer::interrupt(record, NOW, &cut));
+}
+
+fn a_turn(record: &mut Checkpoint, run: &str, origin: Origin, call: Option<&str>) {
+    let rules = Rules::default();
+    let text = Some(format!("words of {run}"));
+    let started = Report::TurnStarted { run_id: run.to_owned(), origin, text, route: None };
+    reducer::apply(record, NOW, &started, &rules);
+    if let Some(name) = call {
+        let intent = Intent { run_id: run.to_owned(), ..again(name, json!({})) };
+        let tool_call_id = intent.tool_call_id.clone();
+        reducer::apply(record, NOW, &Report::ToolIntent(intent), &rules);
+        let finished = Report::ToolFinished {
+            run_id: run.to_owned(),
+            tool_call_id,
+            outcome: Outcome::Ok,
+            background: None,
+            stopping: false,
+        };
+        reducer::apply(record, NOW, &finished, &rules);
+    }
+}
+
+fn its_end(run: &str) -> Report {
+    Report::TurnEnded {
+        run_id: run.to_owned(),
+        success: true,
+        answered: true,
+        told: true,
+        stopping: false,
+    }
+}
+
+#[test]
+fn a_word_that_was_cut_before_it_was_carried_out_leaves_the_call_as_unknown_as_it_was() {
+    let mut record = cut(Outcome::Unknown);
+    record.interruption.as_mut().unwrap().task = Some("deploy".to_owned());
+    // Its user asked, the model looked and answered: released, and told.
+    reducer::release(&mut record, NOW, ReleasedBy::Message);
+    a_turn(&mut record, "asked", Origin::User, Some("read"));
+    reducer::apply(&mut record, NOW, &its_end("asked"), &Rules::default());
+    assert!(record.interruption.as_ref().unwrap().model_told);
+    for begun in [false, true] {
+        let mut record = record.clone();
+        grant(&mut record, NOW, "tideover-resume-1", ResumeKind::Rerun, AskedFrom::Chat);
+        if begun {
+            a_turn(&mut record, "tideover-resume-1", Origin::Resume, None);
+        }
+        cut_again(&mut record);
+        let cut = record.interruption.as_ref().unwrap();
+        assert_eq!(cut.call.as_ref().unwrap().name, "exec", "begun: {begun}");
+        assert_eq!(cut.call.as_ref().unwrap().outcome, Outcome::Unknown);
+        assert_eq!(cut.task.as_deref(), Some("deploy"));
+        assert!(cut.needs_code && cut.resume.is_none());
+    }
+}
+
+#[test]
+fn what_was_dealt_with_does_not_come_back() {
+    for how in [SettledHow::Skipped, SettledHow::Done] {
+        let mut record = cut(Outcome::Unknown);
+        settle(&mut record, NOW, how);
+        a_turn(&mut record, "next", Origin::User, None);
+        cut_again(&mut record);
+        assert_eq!(record.interruption.as_ref().unwrap().call, None, "{how:?}");
+    }
 }

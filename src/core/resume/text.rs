@@ -155,18 +155,23 @@ pub fn answer(record: &Checkpoint, decision: &Decision, facts: &Facts, shown: Sh
 }
 
 fn choices(record: &Checkpoint, facts: &Facts) -> String {
-    let call = record.interruption.as_ref().and_then(|cut| cut.call.as_ref());
+    let cut = record.interruption.as_ref();
+    let call = cut.and_then(|cut| cut.call.as_ref());
+    let yes = match cut.filter(|cut| cut.needs_code) {
+        Some(cut) => format!("/resume yes {}", super::code(cut)),
+        None => "/resume yes".to_owned(),
+    };
     let mut lines = Vec::new();
     if facts.running.is_some() {
         lines.push("It still runs, so it cannot be run again now.".to_owned());
     } else if let Some(refusal) = call.and_then(super::cannot_rerun) {
         lines.push(self::refusal(&refusal));
     } else if call.is_some_and(|call| call.finished_at.is_some() && call.background.is_none()) {
-        lines.push("/resume yes – go on from its result".to_owned());
+        lines.push(format!("{yes} – go on from its result"));
     } else if call.is_some() {
-        lines.push("/resume yes – run it again, once, with identical parameters".to_owned());
+        lines.push(format!("{yes} – run it again, once, with identical parameters"));
     } else {
-        lines.push("/resume yes – go on".to_owned());
+        lines.push(format!("{yes} – go on"));
     }
     lines.push("/resume done – it has happened: go on from there".to_owned());
     lines.push("/resume skip – drop it".to_owned());
@@ -195,8 +200,8 @@ pub fn refusal(refusal: &Refusal) -> String {
             "It cannot be run again: its arguments ({bytes} bytes) were too long to be stored. Say what to do in \
              your own words."
         ),
-        Refusal::AskFirst => "That was confirmed once, and it has come to its end. Send /resume for what is known \
-             now, and then /resume yes."
+        Refusal::AskFirst => "That was confirmed once before. Send /resume for what is known now; it shows the word \
+             that is needed."
             .to_owned(),
         Refusal::Altered => "It cannot be run again: its stored arguments are not the ones that it was called with. \
              Say what to do in your own words."
@@ -326,6 +331,10 @@ pub(in crate::core) fn gate_reason(stopped: Stopped, call: Option<&ToolCall>) ->
         ),
         Stopped::Running => format!(
             "Not run: the call of `{name}` that the user asked for is still running. Wait for its result."
+        ),
+        Stopped::Void => format!(
+            "Not run: the user's word on the call of `{name}` is void. Call no further tools; tell the user that it \
+             was not run."
         ),
         Stopped::Again => format!(
             "Not run: this is the interrupted call of `{name}` again, and the user asked for no further run of it. \

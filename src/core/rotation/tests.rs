@@ -6,7 +6,7 @@ use crate::core::checkpoint::{
 use crate::core::hold::ReleasePolicy;
 use crate::core::ledger::{Answer, Ending, Ledger, Policy, SessionRef};
 use crate::core::reducer::Intent;
-use crate::core::resume::{Choice, Command, Confirm, Decision, Refusal, decide, prompt};
+use crate::core::resume::{Choice, Command, Confirm, Decision, Refusal, Said, decide, prompt};
 use crate::core::rotation::SessionEnd;
 use crate::core::stamp::Stamp;
 
@@ -208,8 +208,16 @@ fn a_person_who_begins_anew_hears_no_more_of_it() {
         assert_eq!(due(&ledger), 0);
         let record = record(&ledger);
         assert!(record.interruption.as_ref().unwrap().orphaned.is_none());
-        let asked =
-            decide(record, Choice::Ask, AskedFrom::Chat, Confirm::Unknown, Command::NotFound);
+        let asked = decide(
+            record,
+            &Said {
+                choice: Choice::Ask,
+                code: None,
+                from: AskedFrom::Chat,
+                confirm: Confirm::Unknown,
+                command: Command::NotFound,
+            },
+        );
         assert_eq!(asked, Decision::Refuse(Refusal::NothingCut));
     }
 }

@@ -6,7 +6,10 @@ mod facts;
 mod shell;
 mod start;
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::control::protocol::{ErrorCode, ResumeAsked, ResumeWord, reply};
@@ -16,7 +19,7 @@ use crate::core::checkpoint::{AskedFrom, Checkpoint, ResumeStage, Route};
 use crate::core::ledger::Word;
 use crate::core::notice::Shown;
 use crate::core::outbox::{Entry, key_of};
-use crate::core::resume::{self, Choice, Confirm, Decision, Facts, answer};
+use crate::core::resume::{self, Choice, Decision, Facts, Said, answer};
 use crate::gateway::left_transcript::Left;
 use crate::store::StoreError;
 use crate::telemetry::events;
@@ -30,6 +33,9 @@ use start::Begun;
 
 pub use shell::{confirm_of, facts_offline};
 
+/// A turn that failed this shortly before the gateway said that it goes down was cut by that.
+const BEFORE_A_STOP: Duration = Duration::from_millis(2_500);
+
 /// One word of a person, on its way.
 #[derive(Debug)]
 pub(super) struct Asking {
@@ -37,6 +43,7 @@ pub(super) struct Asking {
     id: String,
     key: String,
     word: ResumeWord,
+    code: Option<String>,
     from: AskedFrom,
     shown: Shown,
 }
@@ -46,6 +53,22 @@ pub(super) struct Asking {
 pub(super) enum Resuming {
     /// The facts are there: decide.
     Facts(Box<Asking>, Box<Facts>),
+    /// Is a word still to be carried out?
+    Stands {
+        /// Whose.
+        key: String,
+        /// Which run.
+        run_id: String,
+        /// Takes the answer.
+        answer: oneshot::Sender<bool>,
+    },
+    /// The turn of a resume is over and nothing came of it.
+    Lapsed {
+        /// Whose.
+        key: String,
+        /// Which run.
+        run_id: String,
+    },
     /// The run that was to be started has not begun, or has ended.
     Over {
         /// Whose.
@@ -88,6 +111,7 @@ impl Engine {
             id: id.unwrap_or_default().to_owned(),
             key,
             word: asked.choice,
+            code: asked.code.clone(),
             from: AskedFrom::Chat,
             shown,
         };
@@ -110,6 +134,7 @@ impl Engine {
             id: id.unwrap_or_default().to_owned(),
             key: key.to_owned(),
             word,
+            code: None,
             from: AskedFrom::Shell,
             shown: Shown::Everything,
         };
@@ -152,6 +177,15 @@ impl Engine {
     pub(super) fn resuming(&mut self, resuming: Resuming) {
         match resuming {
             Resuming::Facts(asking, facts) => self.decide(*asking, &facts),
+            Resuming::Stands { key, run_id, answer } => {
+                let _ = answer.send(self.is_at(&key, &run_id, ResumeStage::Granted));
+            }
+            Resuming::Lapsed { key, run_id } => {
+                // Unless the gateway went down just then: that cut it, and has a notice of its own.
+                if self.lapses(&key, &run_id) && !self.ledger.is_stopping() {
+                    self.say_lapsed(&key, &run_id);
+                }
+            }
             Resuming::Over { key, run_id, told } => {
                 if self.ledger.resume_lapsed(clock::now(), &key, &run_id) {
                     if !told {
@@ -173,8 +207,8 @@ impl Engine {
             return;
         };
         let now = clock::now();
-        let confirm = self.confirm();
-        let starts = match resume::decide(record, choice, asking.from, confirm, facts.command()) {
+        let said = self.said(&asking, choice, facts);
+        let starts = match resume::decide(record, &said) {
             Decision::Rerun | Decision::GoOn | Decision::Done => true,
             Decision::Confirm | Decision::Skip | Decision::Refuse(_) => false,
         };
@@ -183,13 +217,7 @@ impl Engine {
             asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, why);
             return;
         }
-        let word = Word {
-            choice,
-            from: asking.from,
-            confirm,
-            command: facts.command(),
-            run_id: format!("tideover-resume-{}", process::new_run_id()),
-        };
+        let word = Word { said, run_id: format!("tideover-resume-{}", process::new_run_id()) };
         let resumed = self.ledger.resume(now, &asking.key, &word);
         let Some(record) = self.ledger.get(&asking.key) else { return };
         let text = answer(record, &resumed.decision, facts, asking.shown);
@@ -220,7 +248,8 @@ impl Engine {
         spawn_local(async move {
             let stored = ack.await.unwrap_or(Err(StoreError::Stopped));
             if let Err(error) = stored {
-                let why = format!("it could not be made durable, so nothing was started: {error}");
+                let so = if resumed.starts { ", so nothing was started" } else { "" };
+                let why = format!("it could not be made durable{so}: {error}");
                 asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, &why);
                 let _ = to_loop.send(over(&asking.key, &word.run_id, true)).await;
                 return;
@@ -229,7 +258,12 @@ impl Engine {
                 asking.peer.send(reply(&asking.id, &result));
                 return;
             };
-            let begun = start::begin(&link, &asking.key, route, &word.run_id, prompt).await;
+            let stands = {
+                let (to_loop, key, run) =
+                    (to_loop.clone(), asking.key.clone(), word.run_id.clone());
+                move || still_stands(to_loop.clone(), key.clone(), run.clone())
+            };
+            let begun = start::begin(&link, &asking.key, route, &word.run_id, prompt, stands).await;
             let told = matches!(begun, Begun::NotTaken(_));
             match begun {
                 Begun::Accepted(end) => {
@@ -237,7 +271,19 @@ impl Engine {
                     let _ = end.await;
                 }
                 Begun::NotTaken(why) => {
-                    let why = format!("the gateway did not take the turn, so nothing runs: {why}");
+                    let why = match resumed.decision {
+                        Decision::Done => format!(
+                            "it is recorded as done, but the gateway did not take the turn that goes on: {why}; write \
+                             to go on"
+                        ),
+                        Decision::Rerun
+                        | Decision::GoOn
+                        | Decision::Confirm
+                        | Decision::Skip
+                        | Decision::Refuse(_) => {
+                            format!("the gateway did not take the turn, so nothing runs: {why}")
+                        }
+                    };
                     asking.peer.refuse(Some(&asking.id), ErrorCode::NotDurable, &why);
                 }
             }
@@ -250,9 +296,8 @@ impl Engine {
             gone(asking);
             return;
         };
-        let next =
-            resume::decide(record, Choice::Ask, asking.from, self.confirm(), facts.command());
-        let yes = resume::decide(record, Choice::Yes, asking.from, self.confirm(), facts.command());
+        let next = resume::decide(record, &self.said(asking, Choice::Ask, facts));
+        let yes = resume::decide(record, &self.said(asking, Choice::Yes, facts));
         let result = json!({
             "decision": decision_name(&next),
             "refusal": refusal_of(&next),
@@ -264,8 +309,14 @@ impl Engine {
         asking.peer.send(reply(&asking.id, &result));
     }
 
-    fn confirm(&self) -> Confirm {
-        confirm_of(&self.settings)
+    fn said(&self, asking: &Asking, choice: Choice, facts: &Facts) -> Said {
+        Said {
+            choice,
+            code: asking.code.clone(),
+            from: asking.from,
+            confirm: confirm_of(&self.settings),
+            command: facts.command(),
+        }
     }
 
     /// A permitted call is let through.
@@ -286,9 +337,23 @@ impl Engine {
 
     /// Whether nothing came of the resume that a run was started for.
     pub(super) fn lapses(&self, key: &str, run_id: &str) -> bool {
+        self.is_at(key, run_id, ResumeStage::Lapsed)
+    }
+
+    /// Says so a moment later: a gateway that restarts itself aborts a turn before it says that it goes down.
+    pub(super) fn say_lapsed_soon(&self, key: &str, run_id: &str) {
+        let lapsed = Resuming::Lapsed { key: key.to_owned(), run_id: run_id.to_owned() };
+        let to_loop = self.to_loop.clone();
+        spawn_local(async move {
+            tokio::time::sleep(BEFORE_A_STOP).await;
+            let _ = to_loop.send(Internal::Resuming(lapsed)).await;
+        });
+    }
+
+    fn is_at(&self, key: &str, run_id: &str, stage: ResumeStage) -> bool {
         let cut = self.ledger.get(key).and_then(|record| record.interruption.as_ref());
         let resume = cut.and_then(|cut| cut.resume.as_ref());
-        resume.is_some_and(|resume| resume.is_run(run_id) && resume.stage == ResumeStage::Lapsed)
+        resume.is_some_and(|resume| resume.is_run(run_id) && resume.stage == stage)
     }
 
     /// The turn of a resume is over and the call did not run: who asked for it is told.
@@ -310,6 +375,13 @@ impl Engine {
         self.outbox.entry(entry.key.clone()).or_insert(entry);
         self.kick_notices();
     }
+}
+
+/// Asks the loop; a loop that is gone wants nothing.
+async fn still_stands(to_loop: mpsc::Sender<Internal>, key: String, run_id: String) -> bool {
+    let (answer, answered) = oneshot::channel();
+    let asked = Internal::Resuming(Resuming::Stands { key, run_id, answer });
+    to_loop.send(asked).await.is_ok() && answered.await.unwrap_or(false)
 }
 
 fn over(key: &str, run_id: &str, told: bool) -> Internal {

@@ -31,13 +31,14 @@ pub(super) enum Begun {
 }
 
 /// Asks the gateway to run a turn under `run_id`, which is the key of the request and the id of the run at once.
-/// Returns when it has taken it. A turn of which no word comes may run: it counts as taken.
-pub(super) async fn begin(
+/// Returns when it has taken it; `stands` says whether it is still wanted. A turn of which no word comes may run: it counts as taken.
+pub(super) async fn begin<Stands: Future<Output = bool>>(
     link: &GatewayLink,
     session_key: &str,
     route: Option<Route>,
     run_id: &str,
     message: String,
+    stands: impl Fn() -> Stands + 'static,
 ) -> Begun {
     let connect = ConnectOptions { patience: ACCEPT_PATIENCE, ..options(link) };
     let mut client = match Client::connect(&connect).await {
@@ -70,6 +71,10 @@ pub(super) async fn begin(
             tries += 1;
             request.idempotency_key = format!("{run_id}.{tries}");
             tokio::time::sleep(TRY_AGAIN).await;
+            // Its person may have closed the session meanwhile, or said something else.
+            if !stands().await {
+                break outcome;
+            }
         };
         match outcome {
             TurnOutcome::NotTaken { reason } | TurnOutcome::Failed { reason } => tell(Err(reason)),
