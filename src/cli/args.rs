@@ -99,7 +99,7 @@ pub(super) struct Run {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Scenarios: sigterm-mid-tool, sigkill-gateway, sigkill-tideover, sigkill-both, \
+    after_help = "Scenarios: sigterm-mid-tool, sigkill-gateway, resume, sigkill-tideover, sigkill-both, \
     idle-restart, background-command, two-sessions; `all` plays them one after the other.\n\
     Needs Node with npm; what is missing is fetched once into the cache ($TIDEOVER_CACHE, \
     $XDG_CACHE_HOME/tideover or ~/.cache/tideover)."

@@ -1,5 +1,7 @@
 //! The parts of a scenario: the work, the restart, the silence, the user's word.
 
+mod resume;
+
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -82,7 +84,7 @@ impl Cast {
             return Ok(());
         }
         for member in &self.members {
-            let task = format!("Please deploy for {}", member.chat);
+            let task = member.task();
             let said = format!("Deployment of {} goes on.", member.chat);
             let steps = [Step::call(member.call.clone()), Step::text(said)];
             stage.model.script(Script::marker(&task, steps));
@@ -132,7 +134,7 @@ impl Cast {
         stage.model.clear();
         for member in &self.members {
             // A native recovery turn names no chat, but the transcript before it does.
-            let (call, own) = (member.call.clone(), format!("Please deploy for {}", member.chat));
+            let (call, own) = (member.call.clone(), member.task());
             let resumed = move |request: &ModelRequest| {
                 request.turn_text().contains(NATIVE_TO_MODEL) && request.contains(&own)
             };
@@ -260,6 +262,10 @@ impl Member {
         format!("chat {}", self.chat)
     }
 
+    fn task(&self) -> String {
+        format!("Please deploy for {}", self.chat)
+    }
+
     fn word(&self) -> String {
         format!("Yes, {} says go on", self.chat)
     }
@@ -300,7 +306,8 @@ impl Member {
 }
 
 fn is_notice(message: &SentMessage, call: &ToolCall) -> bool {
-    message.text.contains("/resume") && message.text.contains(&call.name)
+    // The answer to `/resume` has all of it but the first word.
+    ["interrupted", "/resume", &call.name].iter().all(|word| message.text.contains(word))
 }
 
 fn notices(stage: &Stage<'_>, scene: &Scene, member: &Member) -> Vec<SentMessage> {

@@ -58,6 +58,18 @@ pub mod checks {
     pub const MODEL_TOLD: &str = "model-told";
     /// After the user's message the effect was possible again, and the turn ended.
     pub const RELEASED: &str = "released-by-user";
+    /// `/resume` was answered with what is known and with the words that confirm; nothing ran.
+    pub const RESUME_ASKED_FIRST: &str = "resume-asked-first";
+    /// The turn that the confirmation started opens with the line about the cut call.
+    pub const RESUME_TOLD: &str = "resume-told";
+    /// The confirmed call was durable before its effect, with name and identical arguments.
+    pub const RESUME_IDENTICAL: &str = "resume-identical-call";
+    /// It had its effect exactly once more, and nothing else ran in its place.
+    pub const RESUME_ONCE: &str = "resume-once";
+    /// The task went on from it to the model's last word.
+    pub const RESUME_ENDED: &str = "resume-ended";
+    /// The word was good for once: a further one found nothing left, and had no effect.
+    pub const RESUME_SPENT: &str = "resume-spent";
     /// The scenario came to its end.
     pub const COMPLETED: &str = "completed";
 }

@@ -88,12 +88,21 @@ impl Work {
         .await
     }
 
-    /// The checkpoint as it was on disk just before the first effect.
+    /// The checkpoint as it was on disk just before the first effect, or the first one since
+    /// [`Self::forget_snapshot`].
     ///
     /// # Errors
     /// When the copy cannot be parsed.
     pub fn checkpoint_before_effect(&self) -> Result<Option<Value>> {
         checkpoint::read(&self.snapshot)
+    }
+
+    /// Has the next effect copy the checkpoint anew.
+    ///
+    /// # Errors
+    /// When the copy cannot be removed.
+    pub fn forget_snapshot(&self) -> Result<()> {
+        remove(&self.snapshot)
     }
 
     /// Lets all runs, present and future ones, come to their end.
@@ -109,11 +118,15 @@ impl Work {
     /// # Errors
     /// When the gate's file cannot be removed.
     pub fn close_gate(&self) -> Result<()> {
-        match std::fs::remove_file(&self.gate) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(DrillError::io("remove", &self.gate)(error))
-            }
-            Ok(()) | Err(_) => Ok(()),
+        remove(&self.gate)
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DrillError::io("remove", path)(error))
         }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
