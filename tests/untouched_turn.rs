@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use support::incident::{CHAT, behind_tideover, binary, handed_off, record, stop};
-use support::{Outcome, VERSIONS, rig};
+use support::{Outcome, rig};
 use tideover::drill::checkpoint;
 use tideover::drill::mock_model::{Script, Step};
 use tideover::drill::mock_telegram::SentMessage;
@@ -102,9 +102,11 @@ async fn untouched(version: &str) -> Outcome {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn costs_no_message_no_call_no_changed_prompt() -> Outcome {
-    for version in VERSIONS {
-        untouched(version).await?;
-    }
-    Ok(())
+async fn costs_no_message_no_call_no_changed_prompt_on_2026_9_6() -> Outcome {
+    untouched("2026.9.6").await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn costs_no_message_no_call_no_changed_prompt_on_2026_5_5() -> Outcome {
+    untouched("2026.5.5").await
 }
