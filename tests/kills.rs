@@ -372,7 +372,7 @@ fn seed() -> Outcome<u64> {
 }
 
 fn each() -> Outcome<usize> {
-    Ok(std::env::var("TIDEOVER_KILLS_EACH").ok().map_or(Ok(3), |text| text.parse())?)
+    Ok(std::env::var("TIDEOVER_KILLS_EACH").ok().map_or(Ok(2), |text| text.parse())?)
 }
 
 /// All kinds of kills in a random order, on fresh state every so often.

@@ -391,7 +391,19 @@ impl Ledger {
     /// The answer to a call that is not run.
     fn stopped(&mut self, key: &str, run_id: &str, reason: String) -> Step {
         let count = self.count_block(run_id);
-        let user_turn = self.turn_origin(key) == Some(Origin::User);
+        // A resumed turn whose call has answered ends without another word; before that, its end says so.
+        let settled = self
+            .sessions
+            .get(key)
+            .and_then(|record| record.interruption.as_ref())
+            .is_some_and(|cut| cut.settled.is_some());
+        let user_turn = match self.turn_origin(key) {
+            Some(Origin::User) => true,
+            Some(Origin::Resume) => settled,
+            Some(Origin::Recovery | Origin::Heartbeat | Origin::Cron | Origin::System) | None => {
+                false
+            }
+        };
         let (end_turn, ends_now) =
             (count >= BLOCKED_CALLS_PER_RUN_MAX, count == BLOCKED_CALLS_PER_RUN_MAX);
         Step {

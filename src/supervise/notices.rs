@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 
 use crate::core::addressee::{Addressee, Described};
-use crate::core::checkpoint::{Checkpoint, NoticeStatus, Route};
+use crate::core::checkpoint::{Checkpoint, NoticeStatus, Origin, Route};
 use crate::core::hold::ReleasePolicy;
 use crate::core::notice::{Shown, question_text, user_text};
 use crate::core::outbox::{Entry, SendState, key_of};
+use crate::core::resume::stopped_text;
 use crate::core::stamp::Stamp;
 use crate::gateway::rpc::{Client, ConnectOptions, Credentials, Secret};
 use crate::telemetry::events;
@@ -150,7 +151,11 @@ impl Engine {
         };
         let key = key_of(route, &[cut.id.clone(), turn.run_id.clone()]);
         let in_groups = self.settings.resume.group_arguments;
-        let question = question_text(cut, self.release(), Shown::to(session_key, in_groups));
+        let question = if turn.origin == Origin::Resume {
+            stopped_text().to_owned()
+        } else {
+            question_text(cut, self.release(), Shown::to(session_key, in_groups))
+        };
         let question = Entry::new(now, key, route.clone(), Vec::new(), question);
         self.outbox.entry(question.key.clone()).or_insert(question);
         self.kick_notices();

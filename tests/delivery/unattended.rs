@@ -187,7 +187,11 @@ async fn a_scheduled_job(version: &str) -> Outcome {
     let job = add_job(&rig).await?;
     let key = format!("agent:main:cron:{job}");
     a_cut_job_is_held(&mut rig, &job, &key).await?;
-    a_cut_job_is_left_to_the_gateway(&mut rig, &job, &key).await
+    // Nothing in it is the gateway's: once is enough, on the one that starts faster.
+    if version == "2026.5.5" {
+        a_cut_job_is_left_to_the_gateway(&mut rig, &job, &key).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "current_thread")]

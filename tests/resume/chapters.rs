@@ -242,11 +242,11 @@ async fn another_tool_first(rig: &Rig, person: &Person) -> Outcome {
 
 /// The permitted call twice in parallel, and once more after it.
 async fn the_call_twice(rig: &Rig, person: &Person) -> Outcome {
-    let both = Step::Calls(vec![person.call.clone(), person.call.clone()]);
     // In its own words, too: those ran as the recorded ones before, for all that it knows.
     let mut own = person.call.clone();
-    own.arguments["timeout"] = json!(600);
-    person.resumed(rig, [Step::call(own.clone()), both, Step::call(own)]);
+    own.arguments["workdir"] = json!("/");
+    let both = Step::Calls(vec![own.clone(), person.call.clone()]);
+    person.resumed(rig, [both, Step::call(own)]);
     person.confirms(rig).await?;
     person.settled(rig, "rerun").await?;
     assert_eq!(person.work.runs(), 2, "a second call ran");

@@ -11,6 +11,7 @@ mod story;
 mod survivor;
 
 use support::Outcome;
+use support::incident::NATIVE_TO_MODEL;
 use tideover::drill::mock_model::ModelRequest;
 use tideover::drill::mock_telegram::SentMessage;
 use tideover::drill::rig::{Rig, TURN_MAX};
@@ -33,5 +34,7 @@ async fn replied(rig: &Rig, chat: i64, from: usize, text: &str) -> Outcome {
 
 /// Whether a request belongs to the turn that a person's `/resume` started.
 fn is_resumed_turn(request: &ModelRequest) -> bool {
-    request.turn_text().contains("confirmed with /resume")
+    let text = request.turn_text();
+    // 2026.5.5 merges the words of a turn that was cut, ours too, into its own recovery turn.
+    text.contains("confirmed with /resume") && !text.contains(NATIVE_TO_MODEL)
 }

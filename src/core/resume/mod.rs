@@ -17,7 +17,9 @@ mod text;
 
 pub use offline::{as_next_start, is_unmarked, settle_at_rest};
 pub(super) use text::gate_reason;
-pub use text::{Changed, Facts, Running, answer, facts_text, lapsed_text, list, prompt, refusal};
+pub use text::{
+    Changed, Facts, Running, answer, facts_text, lapsed_text, list, prompt, refusal, stopped_text,
+};
 
 #[cfg(test)]
 mod tests;

@@ -222,6 +222,12 @@ pub fn lapsed_text(kind: ResumeKind) -> &'static str {
     }
 }
 
+/// What the user reads when a resumed turn was ended because the model went on calling what has been run.
+#[must_use]
+pub fn stopped_text() -> &'static str {
+    "⏸ The action was run again, once. I stopped the turn there, since it went on calling it. Write to go on."
+}
+
 fn settled_text(settled: Settled) -> String {
     let how = match settled.how {
         SettledHow::Rerun => "it was run again",

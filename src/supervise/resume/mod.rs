@@ -14,6 +14,7 @@ use tokio::task::spawn_local;
 
 use crate::control::protocol::{ErrorCode, ResumeAsked, ResumeWord, reply};
 use crate::control::server::Peer;
+use crate::core::addressee::Addressee;
 use crate::core::canonical::session_hash;
 use crate::core::checkpoint::{AskedFrom, Checkpoint, ResumeStage, Route};
 use crate::core::ledger::Word;
@@ -98,7 +99,7 @@ impl Engine {
             let mine: Vec<&Checkpoint> = self
                 .ledger
                 .unsettled()
-                .filter(|record| is_of_route(record, route) || is_named(record, asked))
+                .filter(|record| is_named(record, asked) || self.is_for(record, route))
                 .collect();
             return Response::Now(json!({ "text": resume::list(&mine, shown) }));
         }
@@ -139,6 +140,14 @@ impl Engine {
             shown: Shown::Everything,
         };
         self.gather(asking)
+    }
+
+    /// Whether a session's notices go to this address: its own person's, or those of what works for them.
+    fn is_for(&self, record: &Checkpoint, asked: Option<&Route>) -> bool {
+        match self.ledger.addressee(record) {
+            Addressee::Route { route, .. } => is_same_place(&route, asked),
+            Addressee::Ask(_) | Addressee::Nobody => false,
+        }
     }
 
     /// Which session a chat's `/resume` is about: the one that the gateway names, else the only interrupted one of
@@ -397,7 +406,11 @@ fn is_named(record: &Checkpoint, asked: &ResumeAsked) -> bool {
 
 /// Whether a session's user is reached at this address.
 fn is_of_route(record: &Checkpoint, asked: Option<&Route>) -> bool {
-    let (Some(own), Some(asked)) = (&record.route, asked) else { return false };
+    record.route.as_ref().is_some_and(|own| is_same_place(own, asked))
+}
+
+fn is_same_place(own: &Route, asked: Option<&Route>) -> bool {
+    let Some(asked) = asked else { return false };
     own.channel == asked.channel
         && own.to == asked.to
         && own.thread_id == asked.thread_id
