@@ -3,10 +3,9 @@
 
 mod command;
 mod facts;
+mod says;
 mod shell;
 mod start;
-
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +18,6 @@ use crate::core::canonical::session_hash;
 use crate::core::checkpoint::{AskedFrom, Checkpoint, ResumeStage, Route};
 use crate::core::ledger::Word;
 use crate::core::notice::Shown;
-use crate::core::outbox::{Entry, key_of};
 use crate::core::resume::{self, Choice, Decision, Facts, Said, answer};
 use crate::gateway::left_transcript::Left;
 use crate::store::StoreError;
@@ -33,9 +31,6 @@ use shell::refusal_of;
 use start::Begun;
 
 pub use shell::{confirm_of, facts_offline};
-
-/// A turn that failed this shortly before the gateway said that it goes down was cut by that.
-const BEFORE_A_STOP: Duration = Duration::from_millis(2_500);
 
 /// One word of a person, on its way.
 #[derive(Debug)]
@@ -326,63 +321,6 @@ impl Engine {
             confirm: confirm_of(&self.settings),
             command: facts.command(),
         }
-    }
-
-    /// A permitted call is let through.
-    pub(super) fn say_rerun(&self, key: &str, tool: &str) {
-        let attempt = self
-            .ledger
-            .get(key)
-            .and_then(|record| record.last_tool_call.as_ref())
-            .map_or(1, |call| call.attempt);
-        tracing::info!(
-            event = events::RERUN.name,
-            session_hash = session_hash(key),
-            tool,
-            attempt,
-            "an interrupted call runs again, as a person asked"
-        );
-    }
-
-    /// Whether nothing came of the resume that a run was started for.
-    pub(super) fn lapses(&self, key: &str, run_id: &str) -> bool {
-        self.is_at(key, run_id, ResumeStage::Lapsed)
-    }
-
-    /// Says so a moment later: a gateway that restarts itself aborts a turn before it says that it goes down.
-    pub(super) fn say_lapsed_soon(&self, key: &str, run_id: &str) {
-        let lapsed = Resuming::Lapsed { key: key.to_owned(), run_id: run_id.to_owned() };
-        let to_loop = self.to_loop.clone();
-        spawn_local(async move {
-            tokio::time::sleep(BEFORE_A_STOP).await;
-            let _ = to_loop.send(Internal::Resuming(lapsed)).await;
-        });
-    }
-
-    fn is_at(&self, key: &str, run_id: &str, stage: ResumeStage) -> bool {
-        let cut = self.ledger.get(key).and_then(|record| record.interruption.as_ref());
-        let resume = cut.and_then(|cut| cut.resume.as_ref());
-        resume.is_some_and(|resume| resume.is_run(run_id) && resume.stage == stage)
-    }
-
-    /// The turn of a resume is over and the call did not run: who asked for it is told.
-    pub(super) fn say_lapsed(&mut self, key: &str, run_id: &str) {
-        tracing::warn!(
-            event = events::RESUME_LAPSED.name,
-            session_hash = session_hash(key),
-            "nothing came of a resume"
-        );
-        let Some(record) = self.ledger.get(key) else { return };
-        let resume = record.interruption.as_ref().and_then(|cut| cut.resume.as_ref());
-        let (Some(route), Some(kind)) = (record.route.clone(), resume.map(|resume| resume.kind))
-        else {
-            return;
-        };
-        let notice = key_of(&route, &[run_id.to_owned()]);
-        let text = resume::lapsed_text(kind).to_owned();
-        let entry = Entry::new(clock::now(), notice, route, Vec::new(), text);
-        self.outbox.entry(entry.key.clone()).or_insert(entry);
-        self.kick_notices();
     }
 }
 
