@@ -16,6 +16,9 @@ use crate::support::incident::{
 };
 use crate::support::{Outcome, rig};
 
+/// How the answer to a word begins that has the call run.
+const AGAIN: &str = "Running it again";
+
 /// Within this time the gateway's own recovery has begun.
 const RECOVERY: Duration = Duration::from_secs(7);
 
@@ -43,12 +46,12 @@ fn insists(rig: &Rig, work: &Work) {
 }
 
 /// Asks for the facts and says the word that they show.
-async fn confirms(rig: &Rig, expected: &str) -> Outcome {
+async fn confirms(rig: &Rig, expected: &str, answer: &str) -> Outcome {
     let facts = asks(rig, CHAT, "/resume", expected).await?.text;
     let shown =
         facts.lines().find_map(|line| Some(line.strip_prefix("/resume yes ")?.split_once(" –")?.0));
     let word = format!("/resume yes {}", shown.ok_or_else(|| format!("no code: {facts}"))?);
-    asks(rig, CHAT, &word, "Running it again").await?;
+    asks(rig, CHAT, &word, answer).await?;
     Ok(())
 }
 
@@ -80,7 +83,7 @@ async fn while_it_runs(rig: &mut Rig, work: &Work) -> Outcome {
     script(rig, vec![Step::call(work.call())]);
     // The word of before the kill, which a gateway may hand over again, is none about this.
     asks(rig, CHAT, "/resume yes", "confirmed once before").await?;
-    confirms(rig, "/resume yes").await?;
+    confirms(rig, "/resume yes", AGAIN).await?;
     work.await_effect(2).await?;
     let found = record(rig, CHAT)?;
     assert_eq!(found["interruption"]["resume"]["stage"], "spent", "{found}");
@@ -101,7 +104,7 @@ async fn after_its_answer(rig: &mut Rig, work: &Work) -> Outcome {
     script(rig, vec![Step::call(work.call()), hangs]);
     work.open_gate()?;
     let asked = rig.model.seen();
-    confirms(rig, ", run 2").await?;
+    confirms(rig, ", run 2", AGAIN).await?;
     let answered = |r: &ModelRequest| is_resumed_turn(r) && !r.turn_tool_results().is_empty();
     rig.model.wait_for("the call's answer", asked, TURN_MAX, answered).await?;
     let settled = |found: &Value| found["interruption"]["settled"]["how"] == "rerun";
@@ -111,7 +114,8 @@ async fn after_its_answer(rig: &mut Rig, work: &Work) -> Outcome {
     back(rig, work).await?;
     script(rig, vec![Step::call(work.call()), Step::text("On from its result.")]);
     let sent = rig.telegram.mark();
-    asks(rig, CHAT, "/resume", "nothing is run again").await?;
+    // It goes on from its result; after the words before the kill that needs its code, too.
+    confirms(rig, "go on from its result", "nothing is run again").await?;
     replied(rig, CHAT, sent, "On from its result.").await?;
     assert_eq!(work.runs(), 3);
     Ok(())
