@@ -4,9 +4,7 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::control::client::ClientError;
-use crate::core::checkpoint::{
-    Checkpoint, HoldStatus, Interruption, ReleasedBy, Resume, ResumeStage, State,
-};
+use crate::core::checkpoint::{Checkpoint, HoldStatus, Interruption, ReleasedBy, State};
 use crate::core::notice::{cause_text, outcome_text, tool_call_text};
 use crate::core::reducer;
 use crate::core::session_kind::{kind_of, record_key};
@@ -115,19 +113,10 @@ fn interrupted(record: &Checkpoint) -> String {
     }
     match &cut.resume {
         _ if record.state == State::Ended => word(&cut.status),
-        Some(resume) if is_under_way(record, resume) => {
+        Some(_) if record.resume_under_way() => {
             format!("{}, resume under way", word(&cut.status))
         }
         Some(_) | None => format!("{}, resume", word(&cut.status)),
-    }
-}
-
-/// Whether the run that a resume started may still do something.
-fn is_under_way(record: &Checkpoint, resume: &Resume) -> bool {
-    match resume.stage {
-        ResumeStage::Granted => true,
-        ResumeStage::Spent => record.turn.as_ref().is_some_and(|turn| resume.is_run(&turn.run_id)),
-        ResumeStage::Ended | ResumeStage::Lapsed => false,
     }
 }
 

@@ -563,8 +563,39 @@ impl Checkpoint {
     /// Whether a person's `/resume` was confirmed and its turn has not begun.
     #[must_use]
     pub fn awaits_resume(&self) -> bool {
-        let resume = self.interruption.as_ref().and_then(|cut| cut.resume.as_ref());
-        self.turn.is_none() && resume.is_some_and(|resume| resume.stage == ResumeStage::Granted)
+        self.turn.is_none()
+            && self.resume().is_some_and(|resume| resume.stage == ResumeStage::Granted)
+    }
+
+    /// What a person last asked for about the present interruption.
+    #[must_use]
+    pub fn resume(&self) -> Option<&Resume> {
+        self.interruption.as_ref()?.resume.as_ref()
+    }
+
+    /// Whether what a person last asked for may still do something.
+    #[must_use]
+    pub fn resume_under_way(&self) -> bool {
+        self.resume().is_some_and(|resume| match resume.stage {
+            ResumeStage::Granted => true,
+            ResumeStage::Spent => self.is_in_turn_of(resume),
+            ResumeStage::Ended | ResumeStage::Lapsed => false,
+        })
+    }
+
+    /// Whether the turn under way was started for this word.
+    #[must_use]
+    pub fn is_in_turn_of(&self, resume: &Resume) -> bool {
+        self.turn.as_ref().is_some_and(|turn| resume.is_run(&turn.run_id))
+    }
+
+    /// The call of a run by its id, where the record still has it.
+    #[must_use]
+    pub fn call_of(&self, run_id: &str, tool_call_id: &str) -> Option<&ToolCall> {
+        self.last_tool_call
+            .iter()
+            .chain(&self.open_calls)
+            .find(|call| call.is_called(run_id, tool_call_id))
     }
 
     /// Whether effects wait for the user.
@@ -589,6 +620,12 @@ impl Checkpoint {
 }
 
 impl ToolCall {
+    /// Whether a report of this run and id is about this call.
+    #[must_use]
+    pub fn is_called(&self, run_id: &str, tool_call_id: &str) -> bool {
+        self.run_id == run_id && self.tool_call_id == tool_call_id
+    }
+
     /// Whether no result is known, not even that its command went to the background.
     #[must_use]
     pub fn is_open(&self) -> bool {

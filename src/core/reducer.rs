@@ -585,8 +585,7 @@ fn cut_call(record: &Checkpoint) -> (Option<ToolCall>, u32) {
     let settled = record.interruption.as_ref().filter(|old| old.settled.is_some());
     let dealt_with = settled.and_then(|old| old.call.as_ref());
     let is_dealt_with = |call: &&ToolCall| {
-        dealt_with
-            .is_some_and(|old| old.run_id == call.run_id && old.tool_call_id == call.tool_call_id)
+        dealt_with.is_some_and(|old| old.is_called(&call.run_id, &call.tool_call_id))
     };
     let all = || {
         let calls = record.last_tool_call.iter().chain(record.open_calls.iter().rev());

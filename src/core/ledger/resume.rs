@@ -67,11 +67,7 @@ impl Ledger {
 
     /// Whether a run was started for a person's `/resume` in this session.
     pub(super) fn is_resume(&self, key: &str, run_id: &str) -> bool {
-        let resume = self
-            .sessions
-            .get(key)
-            .and_then(|record| record.interruption.as_ref())
-            .and_then(|cut| cut.resume.as_ref());
+        let resume = self.sessions.get(key).and_then(Checkpoint::resume);
         resume.is_some_and(|resume| resume.is_run(run_id))
     }
 

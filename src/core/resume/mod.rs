@@ -123,16 +123,18 @@ pub enum Refusal {
 pub fn decide(record: &Checkpoint, said: &Said) -> Decision {
     let Said { choice, code, from, confirm, command } = said;
     let Some(cut) = &record.interruption else { return Decision::Refuse(Refusal::NothingCut) };
-    if cut.settled.is_some_and(|settled| settled.how == SettledHow::Closed) {
-        return Decision::Refuse(Refusal::NothingCut);
-    }
     if let Some(settled) = cut.settled {
-        return Decision::Refuse(Refusal::Settled(settled));
+        return Decision::Refuse(match settled.how {
+            SettledHow::Closed => Refusal::NothingCut,
+            SettledHow::Rerun | SettledHow::WentOn | SettledHow::Done | SettledHow::Skipped => {
+                Refusal::Settled(settled)
+            }
+        });
     }
     if record.state == State::Ended {
         return Decision::Refuse(Refusal::NothingCut);
     }
-    if is_under_way(record, cut) {
+    if record.resume_under_way() {
         return Decision::Refuse(Refusal::UnderWay);
     }
     let wanted = match (*choice, is_known(cut), *command) {
@@ -210,16 +212,6 @@ fn is_known(cut: &Interruption) -> bool {
     })
 }
 
-fn is_under_way(record: &Checkpoint, cut: &Interruption) -> bool {
-    let in_its_turn =
-        |resume: &Resume| record.turn.as_ref().is_some_and(|turn| resume.is_run(&turn.run_id));
-    cut.resume.as_ref().is_some_and(|resume| match resume.stage {
-        ResumeStage::Granted => true,
-        ResumeStage::Spent => in_its_turn(resume),
-        ResumeStage::Ended | ResumeStage::Lapsed => false,
-    })
-}
-
 /// Notes a person's word, with the run that will be started for it. Nothing has been started yet: the record must be
 /// durable first.
 pub(super) fn grant(
@@ -270,12 +262,9 @@ pub(super) fn settle(record: &mut Checkpoint, now: Stamp, how: SettledHow) -> bo
 /// Takes a word back of which nothing came. What was released stays so: the person did speak.
 pub(super) fn lapse(record: &mut Checkpoint, now: Stamp, run_id: &str) -> bool {
     let before = record.clone();
-    // While its turn goes on it is the turn's end that tells.
-    let goes_on = |record: &Checkpoint, resume: &Resume| {
-        record.turn.as_ref().is_some_and(|turn| resume.is_run(&turn.run_id))
-    };
     if let Some(resume) = resume_of(record, run_id)
-        && !goes_on(&before, resume)
+        // While its turn goes on it is the turn's end that tells.
+        && !before.is_in_turn_of(resume)
         && resume.stage == ResumeStage::Granted
     {
         resume.stage = ResumeStage::Lapsed;
@@ -382,16 +371,10 @@ pub(super) fn follow(record: &mut Checkpoint, now: Stamp, report: &Report) {
         Report::ToolBlocked { run_id, tool_call_id } => blocked(record, run_id, tool_call_id),
         Report::BackgroundEnded { run_id, tool_call_id } => {
             // The call that was cut may be the one whose command ends now.
-            let ended = record
-                .last_tool_call
-                .iter()
-                .chain(&record.open_calls)
-                .find(|call| call.run_id == *run_id && call.tool_call_id == *tool_call_id)
-                .cloned();
+            let ended = record.call_of(run_id, tool_call_id).cloned();
             let cut = record.interruption.as_mut().and_then(|cut| cut.call.as_mut());
             if let (Some(cut), Some(ended)) = (cut, ended)
-                && cut.run_id == ended.run_id
-                && cut.tool_call_id == ended.tool_call_id
+                && cut.is_called(run_id, tool_call_id)
             {
                 cut.background = ended.background;
             }
@@ -438,9 +421,10 @@ fn finished(record: &mut Checkpoint, now: Stamp, run_id: &str, tool_call_id: &st
 /// The gateway itself did not run the call that was let through (an approval was denied): nothing has happened.
 fn blocked(record: &mut Checkpoint, run_id: &str, tool_call_id: &str) {
     let Some(cut) = record.interruption.as_mut() else { return };
-    let is_it = cut.call.as_ref().is_some_and(|call| {
-        call.run_id == run_id && call.tool_call_id == tool_call_id && call.is_open()
-    });
+    let is_it = cut
+        .call
+        .as_ref()
+        .is_some_and(|call| call.is_called(run_id, tool_call_id) && call.is_open());
     if let Some(resume) = cut.resume.as_mut().filter(|resume| is_it && resume.is_run(run_id)) {
         resume.stage = ResumeStage::Lapsed;
     }

@@ -28,8 +28,14 @@ fn cut(outcome: Outcome) -> Checkpoint {
     record.state = State::ToolRunning;
     record.turn =
         Some(Turn { run_id: "r".to_owned(), origin: Origin::User, started_at: Stamp::from_ms(0) });
+    kill(&mut record, "i");
+    record
+}
+
+/// The gateway is killed; the record says that it cut this session anew.
+fn kill(record: &mut Checkpoint, incident: &str) {
     let cut = reducer::Cut {
-        incident: "i".to_owned(),
+        incident: incident.to_owned(),
         cause: Cause::GatewayKilled,
         detail: None,
         at: NOW,
@@ -37,8 +43,7 @@ fn cut(outcome: Outcome) -> Checkpoint {
         notify: true,
         unattended: crate::core::hold::Unattended::Hold,
     };
-    reducer::interrupt(&mut record, NOW, &cut);
-    record
+    assert!(reducer::interrupt(record, NOW, &cut));
 }
 
 fn said(record: &Checkpoint, choice: Choice, confirm: Confirm, command: Command) -> Decision {
@@ -218,19 +223,6 @@ fn on_a_void_word_nothing_runs() {
     }
 }
 
-fn cut_again(record: &mut Checkpoint) {
-    let cut = reducer::Cut {
-        incident: "i2".to_owned(),
-        cause: Cause::GatewayKilled,
-        detail: None,
-        at: NOW,
-        hold: true,
-        notify: true,
-        unattended: crate::core::hold::Unattended::Hold,
-    };
-    assert!(reducer::interrupt(record, NOW, &cut));
-}
-
 fn a_turn(record: &mut Checkpoint, run: &str, origin: Origin, call: Option<&str>) {
     let rules = Rules::default();
     let text = Some(format!("words of {run}"));
@@ -276,7 +268,7 @@ fn a_word_that_was_cut_before_it_was_carried_out_leaves_the_call_as_unknown_as_i
         if begun {
             a_turn(&mut record, "tideover-resume-1", Origin::Resume, None);
         }
-        cut_again(&mut record);
+        kill(&mut record, "i2");
         let cut = record.interruption.as_ref().unwrap();
         assert_eq!(cut.call.as_ref().unwrap().name, "exec", "begun: {begun}");
         assert_eq!(cut.call.as_ref().unwrap().outcome, Outcome::Unknown);
@@ -291,7 +283,7 @@ fn what_was_dealt_with_does_not_come_back() {
         let mut record = cut(Outcome::Unknown);
         settle(&mut record, NOW, how);
         a_turn(&mut record, "next", Origin::User, None);
-        cut_again(&mut record);
+        kill(&mut record, "i2");
         assert_eq!(record.interruption.as_ref().unwrap().call, None, "{how:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 
 use crate::core::canonical::session_hash;
-use crate::core::checkpoint::ResumeStage;
+use crate::core::checkpoint::{Checkpoint, ResumeStage};
 use crate::core::outbox::{Entry, key_of};
 use crate::core::resume;
 use crate::telemetry::events;
@@ -50,8 +50,7 @@ impl Engine {
     }
 
     pub(super) fn is_at(&self, key: &str, run_id: &str, stage: ResumeStage) -> bool {
-        let cut = self.ledger.get(key).and_then(|record| record.interruption.as_ref());
-        let resume = cut.and_then(|cut| cut.resume.as_ref());
+        let resume = self.ledger.get(key).and_then(Checkpoint::resume);
         resume.is_some_and(|resume| resume.is_run(run_id) && resume.stage == stage)
     }
 
@@ -63,9 +62,8 @@ impl Engine {
             "nothing came of a resume"
         );
         let Some(record) = self.ledger.get(key) else { return };
-        let resume = record.interruption.as_ref().and_then(|cut| cut.resume.as_ref());
-        let (Some(route), Some(kind)) = (record.route.clone(), resume.map(|resume| resume.kind))
-        else {
+        let kind = record.resume().map(|resume| resume.kind);
+        let (Some(route), Some(kind)) = (record.route.clone(), kind) else {
             return;
         };
         let notice = key_of(&route, &[run_id.to_owned()]);
